@@ -1,0 +1,5 @@
+//! `invite-relay` turns "trucker created" events into Dashdoc invite codes.
+
+pub mod invite;
+pub mod lifecycle;
+pub mod time;

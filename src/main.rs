@@ -1,0 +1,3 @@
+//! The `invite-relay` binary.
+
+fn main() {}
