@@ -42,7 +42,6 @@ impl Lifecycle {
     }
 
     /// Spawns a long task. It may end only once the drain has begun; ending earlier fails the process.
-    #[expect(clippy::disallowed_methods, reason = "the tracker's own spawn")]
     pub fn spawn_long<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -55,7 +54,6 @@ impl Lifecycle {
     }
 
     /// Spawns a piece of work that ends by itself; shutdown waits for it.
-    #[expect(clippy::disallowed_methods, reason = "the tracker's own spawn")]
     pub fn spawn_work<F>(&self, task: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future + Send + 'static,

@@ -41,7 +41,7 @@ impl Timestamp {
     }
 }
 
-/// RFC 3339 in UTC, the form CloudEvents and people read.
+/// RFC 3339 in UTC, the form `CloudEvents` and people read.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {

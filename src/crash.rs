@@ -1,0 +1,118 @@
+//! Named crash points: every durable write, send, ack and publish passes one.
+//!
+//! They are compiled into every build and inert, until a test names one in [`VARIABLE`]; then the process kills
+//! itself with SIGKILL there, exactly as a kernel or a node failure would, and the test looks at what a restart
+//! makes of it. [`Point::ALL`] is the list that tests enumerate, so a new point can't be forgotten.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Environment variable that arms a point: `name`, or `name:n` for its n-th passing.
+pub const VARIABLE: &str = "INVITE_RELAY_CRASH_POINT";
+
+macro_rules! points {
+    ($($(#[doc = $doc:literal])+ $point:ident => $name:literal),+ $(,)?) => {
+        /// A place where a crash is interesting.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Point { $($(#[doc = $doc])+ $point),+ }
+
+        impl Point {
+            /// Every point, in the order of an invite's life.
+            pub const ALL: &[Self] = &[$(Self::$point),+];
+
+            /// The name that arms it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$point => $name),+ }
+            }
+        }
+    };
+}
+
+points! {
+    /// Events are about to be committed.
+    AcceptCommit => "accept.commit",
+    /// Events are committed, nobody knows yet.
+    Accepted => "accept.committed",
+    /// The delivery is about to be acked.
+    SourceAck => "source.ack",
+    /// The delivery is acked.
+    SourceAcked => "source.acked",
+    /// The webhook is about to answer 202.
+    WebhookAnswer => "webhook.answer",
+    /// Due invites are about to be committed as taken.
+    TakeCommit => "take.commit",
+    /// Due invites are taken.
+    Taken => "take.committed",
+    /// The POST is about to leave.
+    CallSend => "call.send",
+    /// The POST is answered.
+    CallAnswered => "call.answered",
+    /// The GET is about to leave.
+    ReadSend => "read.send",
+    /// The GET is answered.
+    ReadAnswered => "read.answered",
+    /// The outcome of an effect is about to be committed.
+    AdvanceCommit => "advance.commit",
+    /// The outcome of an effect is committed.
+    Advanced => "advance.committed",
+    /// An announcement is about to leave.
+    PublishSend => "publish.send",
+    /// An announcement is confirmed.
+    PublishConfirmed => "publish.confirmed",
+    /// An account's gate is about to be committed.
+    GateCommit => "gate.commit",
+    /// Codes and old rows are about to be erased.
+    TidyCommit => "tidy.commit",
+}
+
+struct Armed {
+    point: Point,
+    passes_left: AtomicU32,
+}
+
+static ARMED: OnceLock<Armed> = OnceLock::new();
+
+/// Arms the point that `setting` names. Called once, by `main`.
+pub fn arm(setting: &str) -> Result<(), UnknownPoint> {
+    let (name, nth) = setting.split_once(':').unwrap_or((setting, "1"));
+    let point = Point::ALL.iter().copied().find(|point| point.name() == name);
+    let (Some(point), Ok(nth)) = (point, nth.parse::<u32>()) else {
+        return Err(UnknownPoint(setting.to_owned()));
+    };
+    let _ = ARMED.set(Armed { point, passes_left: AtomicU32::new(nth.max(1)) });
+    Ok(())
+}
+
+/// Passes `point`; the process ends here if it is armed.
+pub fn pass(point: Point) {
+    let Some(armed) = ARMED.get() else { return };
+    if armed.point == point && armed.passes_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        // SIGKILL is delivered before the call returns to this thread or not at all.
+        std::process::abort();
+    }
+}
+
+/// The variable names no point.
+#[derive(Debug, thiserror::Error)]
+#[error("{VARIABLE}={0} names no crash point; they are: {names}", names = Point::ALL.iter().map(|p| p.name()).collect::<Vec<_>>().join(", "))]
+pub struct UnknownPoint(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_crash_point_has_a_name_of_its_own() {
+        let mut names: Vec<_> = Point::ALL.iter().map(|point| point.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Point::ALL.len());
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_list() {
+        let error = arm("nowhere").unwrap_err().to_string();
+        assert!(error.contains("nowhere") && error.contains("accept.commit"), "{error}");
+    }
+}

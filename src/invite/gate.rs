@@ -1,0 +1,202 @@
+//! The gate of an account: closed while the API asked for patience or refuses the token.
+//!
+//! One gate holds back all work of an account, so an outage costs a handful of requests and no attempts.
+
+use std::time::Duration;
+
+use super::{Answer, Backoff, FailureClass};
+use crate::time::Timestamp;
+
+/// Why a gate is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GateReason {
+    /// 429, or 503 with `Retry-After`.
+    Throttled,
+    /// 401 or 403.
+    Credentials,
+    /// 3xx.
+    Misconfigured,
+}
+
+impl GateReason {
+    /// Every reason, for metrics that exist from the start.
+    pub const ALL: [Self; 3] = [Self::Throttled, Self::Credentials, Self::Misconfigured];
+
+    /// The word used in metrics, readiness and the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::Credentials => "credentials",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
+
+    /// The reason that [`GateReason::as_str`] wrote.
+    pub fn from_stored(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+}
+
+/// Whether an account's work may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Gate {
+    /// It may.
+    #[default]
+    Open,
+    /// It may not before `until`; from then on one request at a time tries whether it is over.
+    Closed {
+        /// Why.
+        reason: GateReason,
+        /// Not before.
+        until: Timestamp,
+        /// Closings in a row, which lengthen the next one.
+        strikes: u32,
+    },
+}
+
+/// How much an account may do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// As much as rate and concurrency allow.
+    Free,
+    /// One request, to find out.
+    Probe,
+    /// Nothing before this time.
+    Shut(Timestamp),
+}
+
+impl Gate {
+    /// How much may pass at `now`.
+    pub fn passage(&self, now: Timestamp) -> Passage {
+        match *self {
+            Self::Open => Passage::Free,
+            Self::Closed { until, .. } if now < until => Passage::Shut(until),
+            Self::Closed { .. } => Passage::Probe,
+        }
+    }
+
+    /// The gate after `answer`; `None` if nothing changes.
+    ///
+    /// `Retry-After` only lengthens. Answers to requests that were under way when the gate closed don't lengthen
+    /// it further, unless they ask for more: eight workers that ran into the same limit are one strike.
+    #[must_use]
+    pub fn after(self, answer: &Answer, rules: &GateRules, now: Timestamp, dice: f64) -> Option<Self> {
+        let (reason, asked) = match answer {
+            Answer::Code(_) | Answer::NoCode => return self.reopened(now),
+            Answer::Failed { failure, retry_after } => match failure.class {
+                FailureClass::Throttled => (GateReason::Throttled, retry_after.unwrap_or_default()),
+                FailureClass::Credentials => (GateReason::Credentials, Duration::ZERO),
+                FailureClass::Misconfigured => (GateReason::Misconfigured, Duration::ZERO),
+                // The API looked at the request and let the token pass.
+                FailureClass::NotFound | FailureClass::Rejected => return self.reopened(now),
+                FailureClass::Transient
+                | FailureClass::Unknown
+                | FailureClass::Doubtful
+                | FailureClass::UnknownAccount => return None,
+            },
+        };
+        let own = |strikes| match reason {
+            GateReason::Throttled => rules.throttle.no_earlier(strikes, dice),
+            GateReason::Credentials | GateReason::Misconfigured => rules.probe_delay,
+        };
+        let closed = match self {
+            Self::Closed { reason: standing, until, strikes } if now < until => {
+                let more = if standing == reason { asked } else { asked.max(own(strikes)) };
+                Self::Closed { reason, until: until.max(now.after(more)), strikes }
+            }
+            Self::Open | Self::Closed { .. } => {
+                let strikes = self.strikes().saturating_add(1);
+                Self::Closed { reason, until: now.after(asked.max(own(strikes))), strikes }
+            }
+        };
+        (closed != self).then_some(closed)
+    }
+
+    /// A good answer reopens a gate whose time is over. Before that it is an answer to a request that left
+    /// before the gate closed, and says nothing about now.
+    fn reopened(self, now: Timestamp) -> Option<Self> {
+        match self.passage(now) {
+            Passage::Probe => Some(Self::Open),
+            Passage::Free | Passage::Shut(_) => None,
+        }
+    }
+
+    fn strikes(self) -> u32 {
+        match self {
+            Self::Open => 0,
+            Self::Closed { strikes, .. } => strikes,
+        }
+    }
+}
+
+/// How long a gate stays closed.
+#[derive(Clone, Copy, Debug)]
+pub struct GateRules {
+    /// Waits after a throttling answer that names no time, growing with each closing in a row.
+    pub throttle: Backoff,
+    /// `retry.probe_delay`: how often a refused token or a redirect is tried again.
+    pub probe_delay: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invite::Failure;
+
+    const RULES: GateRules =
+        GateRules { throttle: Backoff::fixed(Duration::from_secs(1)), probe_delay: Duration::from_secs(30) };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn failed(class: FailureClass, retry_after: Option<u64>) -> Answer {
+        Answer::Failed {
+            failure: Failure::new(class, "x"),
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    fn closed(gate: Option<Gate>) -> (GateReason, Timestamp) {
+        match gate {
+            Some(Gate::Closed { reason, until, .. }) => (reason, until),
+            other => panic!("expected a closed gate, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_throttled_account_is_closed_as_long_as_asked_and_then_probes() {
+        let gate = Gate::Open.after(&failed(FailureClass::Throttled, Some(30)), &RULES, at(0), 0.5);
+        assert_eq!(closed(gate), (GateReason::Throttled, at(30)));
+        let gate = gate.unwrap();
+        assert_eq!(gate.passage(at(29)), Passage::Shut(at(30)));
+        assert_eq!(gate.passage(at(30)), Passage::Probe);
+        assert_eq!(gate.after(&Answer::NoCode, &RULES, at(31), 0.5), Some(Gate::Open));
+    }
+
+    #[test]
+    fn a_late_good_answer_does_not_open_a_gate_early() {
+        let gate = Gate::Open.after(&failed(FailureClass::Throttled, Some(30)), &RULES, at(0), 0.5).unwrap();
+        assert_eq!(gate.after(&Answer::NoCode, &RULES, at(1), 0.5), None);
+    }
+
+    #[test]
+    fn retry_after_only_ever_lengthens() {
+        let gate = Gate::Open.after(&failed(FailureClass::Throttled, Some(30)), &RULES, at(0), 0.5).unwrap();
+        assert_eq!(gate.after(&failed(FailureClass::Throttled, Some(5)), &RULES, at(1), 0.5), None);
+        assert_eq!(gate.after(&failed(FailureClass::Throttled, None), &RULES, at(1), 0.5), None);
+        let longer = gate.after(&failed(FailureClass::Throttled, Some(60)), &RULES, at(1), 0.5);
+        assert_eq!(closed(longer), (GateReason::Throttled, at(61)));
+    }
+
+    #[test]
+    fn a_refused_token_is_probed_slowly_and_never_forgotten_by_a_crash_class() {
+        let gate = Gate::Open.after(&failed(FailureClass::Credentials, None), &RULES, at(0), 0.5).unwrap();
+        assert_eq!(gate.passage(at(29)), Passage::Shut(at(30)));
+        for class in [FailureClass::Transient, FailureClass::Unknown, FailureClass::Doubtful] {
+            assert_eq!(gate.after(&failed(class, None), &RULES, at(40), 0.5), None, "{class}");
+        }
+        let again = gate.after(&failed(FailureClass::Credentials, None), &RULES, at(40), 0.5);
+        assert_eq!(closed(again), (GateReason::Credentials, at(70)));
+    }
+}
