@@ -3,4 +3,5 @@
 pub mod crash;
 pub mod invite;
 pub mod lifecycle;
+pub mod store;
 pub mod time;

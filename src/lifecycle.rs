@@ -46,11 +46,16 @@ impl Lifecycle {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let notice = DeathNotice { name, life: self.clone() };
+        let notice = self.death_notice(name);
         self.tasks.spawn(async move {
             let _notice = notice;
             task.await;
         });
+    }
+
+    /// A guard for a long-lived *thread*: unless it is disarmed, dropping it before the drain fails the process.
+    pub fn death_notice(&self, name: &'static str) -> DeathNotice {
+        DeathNotice { name, life: self.clone(), armed: true }
     }
 
     /// Spawns a piece of work that ends by itself; shutdown waits for it.
@@ -127,15 +132,23 @@ impl Lifecycle {
     }
 }
 
-/// Held by a long task; dropped when the task returns or panics.
-struct DeathNotice {
+/// Held by a long task or thread; dropped when it returns or panics.
+pub struct DeathNotice {
     name: &'static str,
     life: Lifecycle,
+    armed: bool,
+}
+
+impl DeathNotice {
+    /// Ends it without a notice: its owner wanted it to end.
+    pub fn disarm(mut self) {
+        self.armed = false;
+    }
 }
 
 impl Drop for DeathNotice {
     fn drop(&mut self) {
-        if !self.life.is_draining() {
+        if self.armed && !self.life.is_draining() {
             error!(task = self.name, "a task died, stopping the process");
             let _ = self.life.died.set(self.name);
             self.life.begin_drain();

@@ -35,6 +35,25 @@ pub struct Invite {
     pub fence: u64,
 }
 
+impl Invite {
+    /// A new invite, due at once.
+    pub fn received(key: TruckerKey, generation: Generation, cause: Cause, now: Timestamp) -> Self {
+        Self {
+            key,
+            generation,
+            state: State::Received { due: now },
+            attempts: 0,
+            ever_unknown: false,
+            not_found_since: None,
+            last_failure: None,
+            accepted_at: now,
+            begun_at: now,
+            cause,
+            fence: 0,
+        }
+    }
+}
+
 /// What is kept of the incoming event.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cause {

@@ -1,0 +1,5 @@
+//! Dashdoc's API: the client, the meaning of its answers, and a simulator of it.
+
+pub mod answer;
+pub mod client;
+pub mod retry_after;

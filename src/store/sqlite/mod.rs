@@ -1,0 +1,219 @@
+//! The embedded store: one SQLite file, one writer thread, one process.
+//!
+//! All writes go through one thread that commits whatever has queued up as one transaction, so that one fsync
+//! serves many events and nobody waits when there is nothing to wait for. Reads use a second connection.
+
+mod file;
+mod reader;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use self::reader::Reader;
+use self::writer::Writer;
+use super::{Arrival, Due, Error, Filter, Receipt, Store, Story, Taken, Tally, Tidied, Work};
+use crate::invite::{AccountName, FingerprintKey, Gate, Input, Invite, Rules, TruckerKey};
+use crate::lifecycle::Lifecycle;
+
+pub use self::writer::Observer;
+
+/// How the file is opened and what the store decides by itself.
+#[derive(Clone)]
+pub struct Settings {
+    /// The database file; its directory is made if it is missing.
+    pub path: PathBuf,
+    /// The rules of the state machine, which runs inside the transactions.
+    pub rules: Rules,
+    /// `store.erase_codes_after`.
+    pub erase_codes_after: Duration,
+    /// `store.retention`.
+    pub retention: Duration,
+    /// `store.fingerprint_key_file`, if set; otherwise a key is made once and kept in the file.
+    pub fingerprint_key: Option<FingerprintKey>,
+    /// Told about each commit.
+    pub observer: Observer,
+}
+
+/// A store in one SQLite file. Closing waits until the last commit is done.
+pub struct SqliteStore {
+    writer: Writer,
+    reader: Arc<Reader>,
+    fingerprint_key: FingerprintKey,
+}
+
+impl SqliteStore {
+    /// Opens the file for writing and takes it for this process alone. What a former process had in hand is due
+    /// at once: the lock proves that it is gone.
+    pub fn open(settings: Settings, life: &Lifecycle) -> Result<Self, Error> {
+        let opened = file::open(&settings.path, settings.fingerprint_key.clone())?;
+        let reader = Arc::new(Reader::open(&settings.path)?);
+        let fingerprint_key = opened.fingerprint_key.clone();
+        let writer = Writer::start(opened, settings, life)?;
+        Ok(Self { writer, reader, fingerprint_key })
+    }
+
+    async fn reading<T, F>(&self, query: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> Result<T, Error> + Send + 'static,
+    {
+        let reader = Arc::clone(&self.reader);
+        let blocking = tokio::task::spawn_blocking(move || reader.run(query));
+        blocking.await.map_err(|_| Error::Unavailable("a read of the store was cut off".to_owned()))?
+    }
+}
+
+impl Store for SqliteStore {
+    fn accept(&self, arrivals: Vec<Arrival>) -> BoxFuture<'_, Result<Vec<Receipt>, Error>> {
+        self.writer.accept(arrivals).boxed()
+    }
+
+    fn take(&self, what: Due) -> BoxFuture<'_, Result<Taken, Error>> {
+        self.writer.take(what).boxed()
+    }
+
+    fn advance(&self, invite: Invite, input: Input) -> BoxFuture<'_, Result<Work, Error>> {
+        self.writer.advance(invite, input).boxed()
+    }
+
+    fn gates(&self) -> BoxFuture<'_, Result<Vec<(AccountName, Gate)>, Error>> {
+        self.reading(reader::gates).boxed()
+    }
+
+    fn set_gate(&self, account: AccountName, gate: Gate) -> BoxFuture<'_, Result<(), Error>> {
+        self.writer.set_gate(account, gate).boxed()
+    }
+
+    fn tidy(&self) -> BoxFuture<'_, Result<Tidied, Error>> {
+        self.writer.tidy().boxed()
+    }
+
+    fn tally(&self) -> BoxFuture<'_, Result<Vec<Tally>, Error>> {
+        let counts = self.writer.counts();
+        self.reading(move |db| reader::with_oldest(db, counts)).boxed()
+    }
+
+    fn show(&self, key: TruckerKey) -> BoxFuture<'_, Result<Option<Story>, Error>> {
+        self.reading(move |db| reader::show(db, &key)).boxed()
+    }
+
+    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Invite>, Error>> {
+        self.reading(move |db| reader::list(db, &filter)).boxed()
+    }
+
+    fn fingerprint_key(&self) -> FingerprintKey {
+        self.fingerprint_key.clone()
+    }
+}
+
+/// Looks into a store file without taking it, also while a service runs on it: `invites list` and `show`.
+pub struct Peek(Reader);
+
+impl Peek {
+    /// Opens the file for reading.
+    pub fn open(path: &std::path::Path) -> Result<Self, Error> {
+        Reader::open(path).map(Self)
+    }
+
+    /// See [`Store::list`].
+    pub fn list(&self, filter: &Filter) -> Result<Vec<Invite>, Error> {
+        self.0.run(|db| reader::list(db, filter))
+    }
+
+    /// See [`Store::show`].
+    pub fn show(&self, key: &TruckerKey) -> Result<Option<Story>, Error> {
+        self.0.run(|db| reader::show(db, key))
+    }
+}
+
+/// A failing statement means that the store can't work now; the text is SQLite's own and holds no values.
+fn unavailable(error: &rusqlite::Error) -> Error {
+    Error::Unavailable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::store::conformance::{self, Bench};
+
+    /// One file, opened and re-opened by the suite.
+    struct SqliteBench {
+        dir: tempfile::TempDir,
+        rules: Mutex<Rules>,
+    }
+
+    impl Bench for SqliteBench {
+        fn open(&self) -> super::super::Shared {
+            let settings = Settings {
+                path: self.dir.path().join("store.db"),
+                rules: self.rules.lock().unwrap().clone(),
+                erase_codes_after: Duration::ZERO,
+                retention: Duration::ZERO,
+                fingerprint_key: None,
+                observer: Arc::new(|_, _| {}),
+            };
+            Arc::new(SqliteStore::open(settings, &Lifecycle::new()).unwrap())
+        }
+
+        fn set_rules(&self, rules: Rules) {
+            *self.rules.lock().unwrap() = rules;
+        }
+
+        fn bytes_on_disk(&self) -> Vec<u8> {
+            let files = std::fs::read_dir(self.dir.path()).unwrap();
+            files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+        }
+    }
+
+    fn bench() -> SqliteBench {
+        SqliteBench { dir: tempfile::tempdir().unwrap(), rules: Mutex::new(conformance::rules()) }
+    }
+
+    macro_rules! conforms {
+        ($($promise:ident),+ $(,)?) => {
+            $(#[tokio::test]
+            async fn $promise() {
+                conformance::$promise(&bench()).await;
+            })+
+
+            #[test]
+            fn the_whole_suite_is_run() {
+                assert_eq!([$(stringify!($promise)),+], conformance::ALL);
+            }
+        };
+    }
+
+    crate::store::conformance::for_each_promise!(conforms);
+
+    #[test]
+    fn a_second_process_on_the_same_file_is_refused_and_told_why() {
+        let bench = bench();
+        let _first = bench.open();
+        let settings = Settings {
+            path: bench.dir.path().join("store.db"),
+            rules: conformance::rules(),
+            erase_codes_after: Duration::ZERO,
+            retention: Duration::ZERO,
+            fingerprint_key: None,
+            observer: Arc::new(|_, _| {}),
+        };
+        let error = SqliteStore::open(settings, &Lifecycle::new()).err().unwrap().to_string();
+        assert!(error.contains("in use by another process"), "{error}");
+    }
+
+    #[test]
+    fn the_store_file_is_readable_by_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let bench = bench();
+        let _store = bench.open();
+        let mode = std::fs::metadata(bench.dir.path().join("store.db")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

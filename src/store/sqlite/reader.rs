@@ -1,0 +1,150 @@
+//! Reads, on a connection of their own, so that a list never holds up a commit.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+
+use super::unavailable;
+use crate::invite::{AccountName, Gate, GateReason, Invite, StateName, TruckerKey, TruckerPk};
+use crate::store::record::{Record, StoredInvite};
+use crate::store::{Error, Filter, SeenEvent, Story, Tally};
+use crate::time::Timestamp;
+
+/// The columns that [`invite_of`] reads, in its order.
+pub(super) const COLUMNS: &str = "account, pk, generation, fence, state, lane, due, attempts, tries, ever_unknown, \
+     not_found_since, failure_class, failure_code, accepted_at, begun_at, code, fingerprint, origin, ready_at, \
+     ended_at, event_id, event_source, trucker, traceparent, tracestate";
+
+/// A read-only connection.
+pub(super) struct Reader(Mutex<Connection>);
+
+impl Reader {
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| {
+            Error::Open(format!(
+                "can't read the store {}: {error}; it is made by the first `invite-relay serve`",
+                path.display()
+            ))
+        })?;
+        connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(|error| unavailable(&error))?;
+        Ok(Self(Mutex::new(connection)))
+    }
+
+    pub(super) fn run<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        query(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Reads one row of [`COLUMNS`].
+pub(super) fn invite_of(row: &Row<'_>) -> rusqlite::Result<StoredInvite> {
+    let account: String = row.get(0)?;
+    let pk: u64 = row.get(1)?;
+    let bad =
+        |column, error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error);
+    Ok(StoredInvite {
+        key: TruckerKey {
+            account: account.parse::<AccountName>().map_err(|error| bad(0, Box::new(error)))?,
+            pk: TruckerPk::try_from(pk).map_err(|error| bad(1, Box::new(error)))?,
+        },
+        fence: row.get(3)?,
+        accepted_at: row.get(13)?,
+        state: row.get(4)?,
+        failure_class: row.get(11)?,
+        origin: row.get(17)?,
+        trucker: row.get(22)?,
+        event_id: row.get(20)?,
+        event_source: row.get(21)?,
+        traceparent: row.get(23)?,
+        tracestate: row.get(24)?,
+        record: Record {
+            generation: row.get(2)?,
+            lane: row.get(5)?,
+            due: row.get(6)?,
+            attempts: row.get(7)?,
+            tries: row.get(8)?,
+            ever_unknown: row.get(9)?,
+            not_found_since: row.get(10)?,
+            failure_code: row.get(12)?,
+            begun_at: row.get(14)?,
+            code: row.get(15)?,
+            fingerprint: row.get(16)?,
+            ready_at: row.get(18)?,
+            ended_at: row.get(19)?,
+            ..Record::default()
+        },
+    })
+}
+
+pub(super) fn show(db: &Connection, key: &TruckerKey) -> Result<Option<Story>, Error> {
+    let query = format!("SELECT {COLUMNS}, seq FROM invites WHERE account = ?1 AND pk = ?2");
+    let found = db
+        .query_row(&query, params![key.account.as_str(), key.pk.get()], |row| {
+            Ok((invite_of(row)?, row.get::<_, i64>(25)?))
+        })
+        .optional()
+        .map_err(|error| unavailable(&error))?;
+    let Some((stored, seq)) = found else { return Ok(None) };
+    let events = "SELECT id, source, accepted_at FROM events WHERE invite = ?1 ORDER BY seq";
+    let events = db.prepare_cached(events).and_then(|mut statement| {
+        let rows = statement.query_map([seq], |row| {
+            Ok(SeenEvent {
+                id: row.get(0)?,
+                source: row.get(1)?,
+                accepted_at: Timestamp::from_millis(row.get(2)?),
+            })
+        })?;
+        rows.collect()
+    });
+    Ok(Some(Story { invite: stored.into_invite()?, events: events.map_err(|error| unavailable(&error))? }))
+}
+
+pub(super) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Invite>, Error> {
+    let query = format!(
+        "SELECT {COLUMNS} FROM invites WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR account = ?2) \
+         ORDER BY seq DESC LIMIT ?3"
+    );
+    let state = filter.state.map(StateName::as_str);
+    let account = filter.account.as_ref().map(AccountName::as_str);
+    let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+    let rows: rusqlite::Result<Vec<StoredInvite>> = db
+        .prepare_cached(&query)
+        .and_then(|mut statement| statement.query_map(params![state, account, limit], invite_of)?.collect());
+    let rows = rows.map_err(|error| unavailable(&error))?;
+    rows.into_iter().map(|row| row.into_invite().map_err(Error::from)).collect()
+}
+
+pub(super) fn gates(db: &Connection) -> Result<Vec<(AccountName, Gate)>, Error> {
+    let rows: rusqlite::Result<Vec<(String, String, i64, u32)>> =
+        db.prepare_cached("SELECT account, reason, until, strikes FROM gates").and_then(|mut statement| {
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?.collect()
+        });
+    let known = |(account, reason, until, strikes): (String, String, i64, u32)| {
+        let reason = GateReason::from_stored(&reason)?;
+        let until = Timestamp::from_millis(until);
+        Some((account.parse().ok()?, Gate::Closed { reason, until, strikes }))
+    };
+    Ok(rows.map_err(|error| unavailable(&error))?.into_iter().filter_map(known).collect())
+}
+
+/// Adds to each count of unfinished invites when the oldest of them was accepted.
+pub(super) fn with_oldest(db: &Connection, mut counts: Vec<Tally>) -> Result<Vec<Tally>, Error> {
+    // Both queries run over partial indexes: over what is unfinished, not over what is stored.
+    let query = "SELECT account, state, min(accepted_at) FROM invites WHERE lane = 8 GROUP BY account, state \
+         UNION ALL \
+         SELECT account, state, min(accepted_at) FROM invites WHERE lane BETWEEN 1 AND 7 GROUP BY account, state";
+    let rows: rusqlite::Result<Vec<(String, String, i64)>> =
+        db.prepare_cached(query).and_then(|mut statement| {
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+        });
+    for (account, state, oldest) in rows.map_err(|error| unavailable(&error))? {
+        let same = |tally: &&mut Tally| tally.account.as_str() == account && tally.state.as_str() == state;
+        let unfinished =
+            !matches!(StateName::from_stored(&state), Some(StateName::Published | StateName::Dead));
+        if let Some(tally) = counts.iter_mut().find(same).filter(|_| unfinished) {
+            tally.oldest = Some(Timestamp::from_millis(oldest));
+        }
+    }
+    Ok(counts)
+}

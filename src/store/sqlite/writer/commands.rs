@@ -1,0 +1,331 @@
+//! The commands: SQL around [`step`].
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{Context, Move, row_of};
+use crate::invite::{
+    AccountName, Effect, Gate, Generation, Input, Invite, Moment, Sinks, StateName, Step, TruckerKey, step,
+};
+use crate::store::record::{Record, StoredInvite, trucker_text};
+use crate::store::sqlite::reader::{COLUMNS, invite_of};
+use crate::store::sqlite::unavailable;
+use crate::store::{Admission, Arrival, Due, Error, Receipt, Taken, Tidied, Work};
+use crate::time::{self, Timestamp};
+
+/// Rows that one portion of tidying looks at: bounds how long it holds up the commits behind it.
+const TIDY_PORTION: usize = 500;
+
+pub(super) fn accept(
+    db: &Connection,
+    context: &mut Context,
+    arrivals: Vec<Arrival>,
+) -> Result<Vec<Receipt>, Error> {
+    arrivals.into_iter().map(|arrival| accept_one(db, context, arrival)).collect()
+}
+
+fn accept_one(db: &Connection, context: &mut Context, arrival: Arrival) -> Result<Receipt, Error> {
+    let moment = moment();
+    let Arrival { key, cause, admission } = arrival;
+    let event = (cause.event_id.clone(), cause.event_source.clone());
+    if let Some((seq, state)) = find(db, &key)? {
+        let news = remember_event(db, seq, &event, moment.now)?;
+        return Ok(if news { Receipt::Joined(state) } else { Receipt::Duplicate(state) });
+    }
+    let generation = first_generation(db, context, &key)?;
+    let invite = Invite::received(key, generation, cause, moment.now);
+    let Step { next, effect } = match admission {
+        Admission::Start => step(invite, Input::Take, &context.settings.rules, moment),
+        Admission::Queue => Step { next: invite, effect: None },
+        Admission::Refuse(failure) => step(invite, Input::Refused(failure), &context.settings.rules, moment),
+    };
+    let seq = insert(db, &next, effect)?;
+    remember_event(db, seq, &event, moment.now)?;
+    context.moves.push(Move { account: next.key.account.clone(), from: None, to: Some(next.state.name()) });
+    Ok(Receipt::New(Box::new(Work { invite: next, effect })))
+}
+
+fn find(db: &Connection, key: &TruckerKey) -> Result<Option<(i64, StateName)>, Error> {
+    let query = "SELECT seq, state FROM invites WHERE account = ?1 AND pk = ?2";
+    let found = db.prepare_cached(query).and_then(|mut statement| {
+        statement.query_row(row_of(key), |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).optional()
+    });
+    let found: Option<(i64, String)> = found.map_err(|error| unavailable(&error))?;
+    Ok(found.and_then(|(seq, state)| Some((seq, StateName::from_stored(&state)?))))
+}
+
+/// One after the last generation of an earlier life, so that ids of outgoing events are never used twice.
+fn first_generation(db: &Connection, context: &Context, key: &TruckerKey) -> Result<Generation, Error> {
+    if !context.any_retired {
+        return Ok(Generation::FIRST);
+    }
+    let query = "SELECT generation FROM retired WHERE account = ?1 AND pk = ?2";
+    let last = db
+        .prepare_cached(query)
+        .and_then(|mut statement| statement.query_row(row_of(key), |row| row.get(0)).optional())
+        .map_err(|error| unavailable(&error))?;
+    Ok(last.map_or(Generation::FIRST, |last| Generation::from_stored(last).next()))
+}
+
+fn insert(db: &Connection, invite: &Invite, effect: Option<Effect>) -> Result<i64, Error> {
+    let sql = "INSERT INTO invites (account, pk, generation, fence, taken, state, lane, due, attempts, tries, \
+         ever_unknown, not_found_since, failure_class, failure_code, accepted_at, begun_at, ended_at, event_id, \
+         event_source, trucker, traceparent, tracestate) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
+    let record = Record::of(invite);
+    let (account, pk) = row_of(&invite.key);
+    let cause = &invite.cause;
+    let run = db.prepare_cached(sql).and_then(|mut statement| {
+        statement.insert(params![
+            account,
+            pk,
+            record.generation,
+            invite.fence,
+            effect.is_some(),
+            record.state,
+            record.lane,
+            record.due,
+            record.attempts,
+            record.tries,
+            record.ever_unknown,
+            record.not_found_since,
+            record.failure_class,
+            record.failure_code,
+            invite.accepted_at.as_millis(),
+            record.begun_at,
+            record.ended_at,
+            cause.event_id,
+            cause.event_source,
+            trucker_text(cause),
+            cause.traceparent,
+            cause.tracestate,
+        ])
+    });
+    run.map_err(|error| unavailable(&error))
+}
+
+/// Whether the event is one that this trucker's invite has not seen.
+fn remember_event(
+    db: &Connection,
+    invite: i64,
+    event: &(String, String),
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let sql =
+        "INSERT INTO events (invite, id, source, accepted_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+    let run = db
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(params![invite, event.0, event.1, now.as_millis()]));
+    run.map(|rows| rows == 1).map_err(|error| unavailable(&error))
+}
+
+pub(super) fn take(db: &Connection, context: &mut Context, what: &Due) -> Result<Taken, Error> {
+    let mut taken = Taken::default();
+    match what {
+        Due::Api { account, limit } => {
+            let tail = "lane = 8 AND account = ?1 AND due <= ?2 ORDER BY due LIMIT ?3";
+            take_matching(db, context, tail, account.as_str(), *limit, &mut taken)?;
+            let next = "SELECT min(due) FROM invites WHERE lane = 8 AND account = ?1";
+            taken.next_due = earliest(db, next, account.as_str())?;
+        }
+        Due::Publish { sinks, limit } => {
+            for lane in (1..=Sinks::ALL.bits()).filter(|lane| !Sinks::from_bits(*lane).and(*sinks).is_empty())
+            {
+                let tail = "lane = ?1 AND lane BETWEEN 1 AND 7 AND due <= ?2 ORDER BY due LIMIT ?3";
+                let left = limit.saturating_sub(taken.work.len());
+                take_matching(db, context, tail, lane, left, &mut taken)?;
+                let next = "SELECT min(due) FROM invites WHERE lane = ?1 AND lane BETWEEN 1 AND 7";
+                let due = earliest(db, next, lane)?;
+                taken.next_due = [taken.next_due, due].into_iter().flatten().min();
+            }
+        }
+    }
+    Ok(taken)
+}
+
+fn take_matching(
+    db: &Connection,
+    context: &mut Context,
+    tail: &str,
+    whose: impl rusqlite::ToSql,
+    limit: usize,
+    taken: &mut Taken,
+) -> Result<(), Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let query = format!("SELECT {COLUMNS} FROM invites WHERE {tail}");
+    let rows: rusqlite::Result<Vec<StoredInvite>> = db.prepare_cached(&query).and_then(|mut statement| {
+        statement.query_map(params![whose, time::now().as_millis(), limit], invite_of)?.collect()
+    });
+    for row in rows.map_err(|error| unavailable(&error))? {
+        let invite = row.into_invite()?;
+        taken.work.push(advance(db, context, invite, Input::Take)?);
+    }
+    Ok(())
+}
+
+fn earliest(db: &Connection, query: &str, whose: impl rusqlite::ToSql) -> Result<Option<Timestamp>, Error> {
+    let due: rusqlite::Result<Option<i64>> =
+        db.prepare_cached(query).and_then(|mut statement| statement.query_row([whose], |row| row.get(0)));
+    due.map(|due| due.map(Timestamp::from_millis)).map_err(|error| unavailable(&error))
+}
+
+pub(super) fn advance(
+    db: &Connection,
+    context: &mut Context,
+    invite: Invite,
+    input: Input,
+) -> Result<Work, Error> {
+    let from = invite.state.name();
+    // A confirmation that leaves other sinks pending asks for nothing, yet its worker still holds the invite.
+    let goes_on = matches!(input, Input::Confirmed(_));
+    let Step { mut next, effect } = step(invite, input, &context.settings.rules, moment());
+    let held = effect.is_some() || (goes_on && next.state.schedule().is_some());
+    update(db, &next, held)?;
+    next.fence += 1;
+    context.moves.push(Move {
+        account: next.key.account.clone(),
+        from: Some(from),
+        to: Some(next.state.name()),
+    });
+    Ok(Work { invite: next, effect })
+}
+
+/// Writes the row if nobody else did since it was read.
+fn update(db: &Connection, invite: &Invite, held: bool) -> Result<(), Error> {
+    let sql = "UPDATE invites SET fence = fence + 1, generation = ?4, taken = ?5, state = ?6, lane = ?7, due = ?8, \
+         attempts = ?9, tries = ?10, ever_unknown = ?11, not_found_since = ?12, failure_class = ?13, \
+         failure_code = ?14, begun_at = ?15, code = ?16, fingerprint = ?17, origin = ?18, ready_at = ?19, \
+         ended_at = ?20 WHERE account = ?1 AND pk = ?2 AND fence = ?3";
+    let record = Record::of(invite);
+    let (account, pk) = row_of(&invite.key);
+    let run = db.prepare_cached(sql).and_then(|mut statement| {
+        statement.execute(params![
+            account,
+            pk,
+            invite.fence,
+            record.generation,
+            held,
+            record.state,
+            record.lane,
+            record.due,
+            record.attempts,
+            record.tries,
+            record.ever_unknown,
+            record.not_found_since,
+            record.failure_class,
+            record.failure_code,
+            record.begun_at,
+            record.code,
+            record.fingerprint,
+            record.origin,
+            record.ready_at,
+            record.ended_at,
+        ])
+    });
+    match run.map_err(|error| unavailable(&error))? {
+        1 => Ok(()),
+        _ => Err(Error::Lost),
+    }
+}
+
+pub(super) fn set_gate(db: &Connection, account: &AccountName, gate: Gate) -> Result<(), Error> {
+    let run = match gate {
+        Gate::Open => db.execute("DELETE FROM gates WHERE account = ?1", [account.as_str()]),
+        Gate::Closed { reason, until, strikes } => db.execute(
+            "INSERT INTO gates (account, reason, until, strikes) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (account) DO UPDATE SET reason = ?2, until = ?3, strikes = ?4",
+            params![account.as_str(), reason.as_str(), until.as_millis(), strikes],
+        ),
+    };
+    run.map(drop).map_err(|error| unavailable(&error))
+}
+
+pub(super) fn tidy(db: &Connection, context: &mut Context) -> Result<Tidied, Error> {
+    let now = time::now().as_millis();
+    let before =
+        |age: std::time::Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    let erase_before = before(context.settings.erase_codes_after);
+    let retire_before = before(context.settings.retention);
+    let wrap = |error: rusqlite::Error| unavailable(&error);
+    let codes = db
+        .execute(
+            "UPDATE invites SET code = NULL, fence = fence + 1 WHERE seq IN (SELECT seq FROM invites \
+             WHERE state = 'published' AND code IS NOT NULL AND ended_at <= ?1 ORDER BY ended_at LIMIT ?2)",
+            params![erase_before, TIDY_PORTION],
+        )
+        .map_err(wrap)?;
+    context.truncate_log |= codes > 0;
+    let (invites, unread) = retire(db, context, retire_before).map_err(wrap)?;
+    Ok(Tidied { codes, invites, more: codes == TIDY_PORTION || unread })
+}
+
+/// Removes published invites that are past the retention, with all their events, a portion at a time and in the
+/// order of acceptance. A younger event keeps its invite: its sender may still repeat it.
+/// Returns how many, and whether there are rows left to look at.
+fn retire(db: &Connection, context: &mut Context, before: i64) -> rusqlite::Result<(usize, bool)> {
+    let portion: Vec<(i64, bool)> = db
+        .prepare_cached(
+            "SELECT seq, state = 'published' AND lane = 0 AND ended_at <= ?2 AND NOT EXISTS \
+             (SELECT 1 FROM events WHERE invite = invites.seq AND events.accepted_at > ?2) \
+             FROM invites WHERE seq > ?1 AND accepted_at <= ?2 ORDER BY seq LIMIT ?3",
+        )?
+        .query_map(params![context.tidy_cursor, before, TIDY_PORTION], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut removed = 0;
+    for (seq, _) in portion.iter().filter(|(_, old)| *old) {
+        db.prepare_cached(
+            "INSERT INTO retired (account, pk, generation) SELECT account, pk, generation FROM invites \
+             WHERE seq = ?1 ON CONFLICT DO UPDATE SET generation = excluded.generation",
+        )?
+        .execute([seq])?;
+        db.prepare_cached("DELETE FROM events WHERE invite = ?1")?.execute([seq])?;
+        let account: String = db
+            .prepare_cached("DELETE FROM invites WHERE seq = ?1 RETURNING account")?
+            .query_row([seq], |row| row.get(0))?;
+        if let Ok(account) = account.parse() {
+            context.moves.push(Move { account, from: Some(StateName::Published), to: None });
+        }
+        context.any_retired = true;
+        removed += 1;
+    }
+    let unread = portion.len() == TIDY_PORTION;
+    context.tidy_cursor = if unread { portion.last().map_or(0, |(seq, _)| *seq) } else { 0 };
+    Ok((removed, unread))
+}
+
+/// What a former process had in hand is due at once; the file lock proves that it is gone.
+pub(super) fn release_all(db: &Connection) -> rusqlite::Result<()> {
+    let now = time::now().as_millis();
+    // Two statements, so that each can use its partial index: this must stay quick with a million finished rows.
+    for lanes in ["lane = 8", "lane BETWEEN 1 AND 7"] {
+        let sql = format!(
+            "UPDATE invites SET due = min(due, ?1), taken = 0, fence = fence + 1 WHERE {lanes} AND taken = 1"
+        );
+        db.execute(&sql, [now])?;
+    }
+    Ok(())
+}
+
+pub(super) fn count(db: &Connection) -> rusqlite::Result<BTreeMap<(AccountName, StateName), u64>> {
+    let mut statement = db.prepare("SELECT account, state, count(*) FROM invites GROUP BY account, state")?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, u64>(2)?))
+    })?;
+    let mut counts = BTreeMap::new();
+    for row in rows {
+        let (account, state, count) = row?;
+        if let (Ok(account), Some(state)) = (account.parse(), StateName::from_stored(&state)) {
+            counts.insert((account, state), count);
+        }
+    }
+    Ok(counts)
+}
+
+pub(super) fn any_retired(db: &Connection) -> rusqlite::Result<bool> {
+    db.query_row("SELECT EXISTS (SELECT 1 FROM retired)", [], |row| row.get(0))
+}
+
+fn moment() -> Moment {
+    Moment { now: time::now(), dice: rand::random() }
+}
