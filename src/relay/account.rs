@@ -1,0 +1,178 @@
+//! One account at work: its client, its pace, its places in flight, its gate.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tracing::{info, warn};
+
+use super::limiter::Limiter;
+use crate::dashdoc::client::{Client, Exchange};
+use crate::invite::{AccountName, Gate, GateReason, GateRules, Passage};
+use crate::telemetry::metrics::Metrics;
+use crate::store;
+use crate::time;
+
+/// What an account is allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `dashdoc.rate_per_second`.
+    pub rate_per_second: f64,
+    /// `dashdoc.max_in_flight`.
+    pub max_in_flight: u32,
+    /// How long its gate stays closed.
+    pub gate: GateRules,
+}
+
+/// An account at work. Shared by intake, its dispatcher and its workers.
+pub struct Account {
+    /// Its name.
+    pub name: AccountName,
+    /// Its way to the API.
+    pub client: Client,
+    /// Its pace.
+    pub limiter: Limiter,
+    /// Woken when there may be something to do: new work, an earlier due time, a gate that moved.
+    pub wake: Notify,
+    limits: Limits,
+    places: Arc<Semaphore>,
+    gate: Mutex<Gate>,
+    /// Set by the dispatcher while older work waits in the store: then new work queues up behind it.
+    backlog: AtomicBool,
+    store: store::Shared,
+    metrics: Arc<Metrics>,
+}
+
+/// Leave to make one request, or a probe that excludes all others. Dropping it frees the place.
+#[derive(Debug)]
+pub struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+impl Account {
+    /// An account with the gate that the store kept.
+    pub fn new(
+        name: AccountName,
+        client: Client,
+        limits: Limits,
+        gate: Gate,
+        store: store::Shared,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let account = Self {
+            name,
+            client,
+            limiter: Limiter::new(limits.rate_per_second),
+            wake: Notify::new(),
+            limits,
+            places: Arc::new(Semaphore::new(limits.max_in_flight as usize)),
+            gate: Mutex::new(gate),
+            backlog: AtomicBool::new(true),
+            store,
+            metrics,
+        };
+        account.show_gate(gate);
+        account
+    }
+
+    /// The gate as it stands.
+    pub fn gate(&self) -> Gate {
+        *self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much may pass now.
+    pub fn passage(&self) -> Passage {
+        self.gate().passage(time::now())
+    }
+
+    /// A place at once, for work that has just come in; `None` sends it to the queue.
+    pub fn reserve(&self) -> Option<Place> {
+        if self.backlog.load(Ordering::Relaxed) || self.passage() != Passage::Free {
+            return None;
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        (self.limiter.take(1) == 1).then_some(Place(place))
+    }
+
+    /// Gives back a reservation that was not needed.
+    pub fn cancel(&self, place: Place) {
+        self.limiter.give_back(1);
+        drop(place);
+    }
+
+    /// Waits for a place, then takes the others that are free, at most `most` in all.
+    pub async fn places(&self, most: usize) -> Vec<Place> {
+        let first = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
+        let mut places = vec![Place(first)];
+        while places.len() < most {
+            let Ok(more) = Arc::clone(&self.places).try_acquire_owned() else { break };
+            places.push(Place(more));
+        }
+        places
+    }
+
+    /// Waits until nothing is in flight, and keeps it so: a probe goes alone.
+    pub async fn alone(&self) -> Place {
+        let all = Arc::clone(&self.places).acquire_many_owned(self.limits.max_in_flight).await;
+        Place(all.expect("the semaphore is never closed"))
+    }
+
+    /// Tells intake whether older work waits in the store.
+    pub fn set_backlog(&self, waiting: bool) {
+        self.backlog.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Draws the conclusion of an answer for all work of the account, before the answer is recorded.
+    pub async fn observe(&self, exchange: &Exchange) {
+        if exchange.retry_after_cut {
+            warn!(account = %self.name, "the API asked for a pause of more than an hour; it is granted one hour");
+        }
+        let moved = {
+            let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            let after = gate.after(&exchange.answer, &self.limits.gate, time::now(), rand::random());
+            after.map(|after| (std::mem::replace(&mut *gate, after), after))
+        };
+        if let Some((before, after)) = moved {
+            self.moved(before, after).await;
+        }
+    }
+
+    /// A new token: what the old one was refused for is no longer true.
+    pub async fn token_changed(&self) {
+        let before = {
+            let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            let refused = matches!(*gate, Gate::Closed { reason: GateReason::Credentials, .. });
+            if !refused {
+                return;
+            }
+            std::mem::replace(&mut *gate, Gate::Open)
+        };
+        self.moved(before, Gate::Open).await;
+    }
+
+    async fn moved(&self, before: Gate, after: Gate) {
+        match (before, after) {
+            (Gate::Open, Gate::Closed { reason, until, .. }) => {
+                warn!(account = %self.name, reason = reason.as_str(), %until, "the account has to wait");
+            }
+            (Gate::Closed { reason, .. }, Gate::Open) => {
+                info!(account = %self.name, reason = reason.as_str(), "the account works again");
+            }
+            (Gate::Open, Gate::Open) | (Gate::Closed { .. }, Gate::Closed { .. }) => {}
+        }
+        self.show_gate(after);
+        if let Gate::Closed { reason, .. } = after {
+            self.metrics.gate_closings(&self.name, reason).inc();
+        }
+        // In memory it holds at once. If the store is away, a restart would only cost one more refused request.
+        if let Err(error) = self.store.set_gate(self.name.clone(), after).await {
+            warn!(account = %self.name, %error, "the gate could not be stored");
+        }
+        self.wake.notify_one();
+    }
+
+    fn show_gate(&self, gate: Gate) {
+        for reason in GateReason::ALL {
+            let closed = matches!(gate, Gate::Closed { reason: now, .. } if now == reason);
+            self.metrics.gate_closed(&self.name, reason).set(closed.into());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The dispatcher of an account: takes up due work as fast as gate, pace and places allow.
+//!
+//! Nothing is taken before it can be sent: the lease begins with the taking.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::account::{Account, Place};
+use super::Relay;
+use crate::invite::Passage;
+use crate::store::Due;
+use crate::time::{self, Timestamp};
+
+/// How long to wait after the store could not be asked.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Without any hint the store is asked this often: the clock may have been set, another process may have added work.
+const LONGEST_NAP: Duration = Duration::from_secs(30);
+
+impl Relay {
+    /// Runs until the drain begins.
+    pub(super) async fn dispatch(self: &Arc<Self>, account: &Arc<Account>) {
+        tokio::select! {
+            () = self.life.draining() => {}
+            () = self.dispatch_for_ever(account) => {}
+        }
+    }
+
+    async fn dispatch_for_ever(self: &Arc<Self>, account: &Arc<Account>) {
+        loop {
+            let places = match account.passage() {
+                Passage::Shut(until) => {
+                    nap(account, Some(until)).await;
+                    continue;
+                }
+                Passage::Probe => vec![account.alone().await],
+                Passage::Free => account.places().await,
+            };
+            account.limiter.wait().await;
+            // The wait may have been long, and a probe may not be needed or allowed any more.
+            if matches!(account.passage(), Passage::Shut(_)) {
+                continue;
+            }
+            let next_due = self.take_up(account, places).await;
+            nap(account, next_due).await;
+        }
+    }
+
+    /// Takes up as much due work as there are places and the pace allows. Returns when to look again.
+    async fn take_up(self: &Arc<Self>, account: &Arc<Account>, mut places: Vec<Place>) -> Option<Timestamp> {
+        let paced = account.limiter.take(places.len());
+        places.truncate(paced);
+        if paced == 0 {
+            return Some(Timestamp::EPOCH);
+        }
+        account.set_backlog(true);
+        let taken = match self.store.take(Due::Api { account: account.name.clone(), limit: paced }).await {
+            Ok(taken) => taken,
+            Err(error) => {
+                warn!(account = %account.name, %error, "due work could not be taken up");
+                self.metrics.store_errors.inc();
+                account.limiter.give_back(paced);
+                return Some(time::now().after(STORE_PAUSE));
+            }
+        };
+        account.limiter.give_back(paced - taken.work.len());
+        let all_taken = taken.work.len() < paced;
+        for (work, place) in taken.work.into_iter().zip(places) {
+            let (relay, account) = (Arc::clone(self), Arc::clone(account));
+            self.life.spawn_work(async move { relay.carry_out(work, Some((account, place))).await });
+        }
+        if all_taken {
+            account.set_backlog(false);
+            return taken.next_due;
+        }
+        Some(Timestamp::EPOCH)
+    }
+}
+
+/// Waits until `until`, or until somebody wakes the account.
+async fn nap(account: &Account, until: Option<Timestamp>) {
+    let pause = until.map_or(LONGEST_NAP, |until| until.since(time::now()).min(LONGEST_NAP));
+    if pause.is_zero() {
+        return;
+    }
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = account.wake.notified() => {}
+    }
+}

@@ -1,0 +1,123 @@
+//! The pace of an account: requests leave evenly, never in bursts that the API would refuse.
+//!
+//! This is the generic cell rate algorithm (ITU-T I.371): one number, the time at which the next request may
+//! leave. Even pacing uses a limit of N per second in full without ever exceeding it in any one second.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Timers are no finer than this, so at high rates requests of this much time may leave together.
+const GRAIN: Duration = Duration::from_millis(5);
+
+/// A pace. Shared by all workers of an account.
+#[derive(Debug)]
+pub struct Limiter {
+    interval: Duration,
+    /// When the next request may leave, if the past was used in full.
+    next: Mutex<Instant>,
+}
+
+impl Limiter {
+    /// A pace of `per_second` requests; must be above zero (checked by the configuration).
+    pub fn new(per_second: f64) -> Self {
+        Self { interval: Duration::from_secs_f64(1.0 / per_second), next: Mutex::new(now()) }
+    }
+
+    /// Takes up to `wanted` requests that may leave now; fewer, or none, if there are not as many.
+    pub fn take(&self, wanted: usize) -> usize {
+        let now = now();
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        // Unused time is lost, except for one grain: pauses must not add up to a burst.
+        let earliest = now.checked_sub(GRAIN.min(self.interval * self.in_a_grain())).unwrap_or(now);
+        *next = (*next).max(earliest);
+        let mut taken = 0;
+        while taken < wanted && *next <= now {
+            *next += self.interval;
+            taken += 1;
+        }
+        taken
+    }
+
+    /// Gives back requests that were taken and not used.
+    pub fn give_back(&self, unused: usize) {
+        let unused = u32::try_from(unused).unwrap_or(u32::MAX);
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = next.checked_sub(self.interval * unused).unwrap_or(*next);
+    }
+
+    /// Waits until a request may leave, and takes it.
+    pub async fn acquire(&self) {
+        while self.take(1) == 0 {
+            self.wait().await;
+        }
+    }
+
+    /// Waits until a request may leave, without taking it: somebody else may be quicker.
+    pub async fn wait(&self) {
+        let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        tokio::time::sleep_until(next).await;
+    }
+
+    fn in_a_grain(&self) -> u32 {
+        let ratio = GRAIN.as_secs_f64() / self.interval.as_secs_f64();
+        // At least 0 and far below u32::MAX for any rate that a machine can reach.
+        if ratio < 1.0 { 0 } else { ratio.min(1e6) as u32 }
+    }
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_leave_evenly_and_the_limit_is_used_in_full() {
+        let limiter = Limiter::new(10.0);
+        let start = now();
+        for _ in 0..101 {
+            limiter.acquire().await;
+        }
+        let took = start.elapsed();
+        assert!((Duration::from_secs(10)..Duration::from_millis(10_150)).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_does_not_add_up_to_a_burst() {
+        let limiter = Limiter::new(10.0);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(limiter.take(100), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_second_holds_more_than_the_limit() {
+        for rate in [1.0, 5.0, 10.0, 250.0] {
+            let limiter = Limiter::new(rate);
+            let mut left = Vec::new();
+            for _ in 0..(rate as usize * 5) {
+                limiter.acquire().await;
+                left.push(now());
+            }
+            let most = left
+                .iter()
+                .map(|from| left.iter().filter(|at| *at >= from && **at - *from < Duration::from_secs(1)).count())
+                .max();
+            // One grain may fall into a second from the one before.
+            let allowed = rate as usize + (rate * GRAIN.as_secs_f64()).ceil() as usize;
+            assert!(most <= Some(allowed), "{most:?} at {rate}/s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_can_be_taken_again() {
+        let limiter = Limiter::new(10.0);
+        assert_eq!(limiter.take(1), 1);
+        assert_eq!(limiter.take(1), 0);
+        limiter.give_back(1);
+        assert_eq!(limiter.take(1), 1);
+    }
+}

@@ -1,0 +1,165 @@
+//! Announcements: an event to every sink that still waits for it, and each confirmation into the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+use tracing::{Instrument as _, warn};
+
+use super::Relay;
+use crate::crash::{self, Point};
+use crate::event::{InviteFailed, InviteReady, Outgoing, TraceContext};
+use crate::invite::{
+    Announcement, Effect, Failure, FailureClass, Input, Invite, Setback, Sink, State, event_id,
+};
+use crate::sink::NotConfirmed;
+use crate::store::{Due, Work};
+use crate::telemetry::spans;
+use crate::time;
+
+/// How long to wait after the store could not be asked.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Without any hint the store is asked this often.
+const LONGEST_NAP: Duration = Duration::from_secs(30);
+/// Most announcements that are taken up at once.
+const TAKE_MAX: usize = 256;
+
+impl Relay {
+    /// Takes up announcements that are due, until the drain begins.
+    pub(super) async fn publish_due(self: &Arc<Self>) {
+        let mut returns = self.outlets.returns();
+        loop {
+            let pause = self.take_up_announcements().await;
+            tokio::select! {
+                () = self.life.draining() => return,
+                () = tokio::time::sleep(pause) => {}
+                () = self.publish_wake.notified() => {}
+                () = returns.changed() => {}
+            }
+        }
+    }
+
+    async fn take_up_announcements(self: &Arc<Self>) -> Duration {
+        let free = self.announcing.available_permits();
+        // Sinks that are not configured any more count as up, so that what waits for them comes to an end.
+        let sinks = self.outlets.up().or(self.outlets.configured().complement());
+        if free == 0 {
+            return LONGEST_NAP;
+        }
+        let limit = free.min(TAKE_MAX);
+        let taken = match self.store.take(Due::Publish { sinks, limit }).await {
+            Ok(taken) => taken,
+            Err(error) => {
+                warn!(%error, "due announcements could not be taken up");
+                self.metrics.store_errors.inc();
+                return STORE_PAUSE;
+            }
+        };
+        for work in taken.work {
+            let relay = Arc::clone(self);
+            self.life.spawn_work(async move { relay.announce(work).await });
+        }
+        taken.next_due.map_or(LONGEST_NAP, |due| due.since(time::now()).min(LONGEST_NAP))
+    }
+
+    /// Publishes to every pending sink at once and records each confirmation as it comes.
+    pub(super) async fn announce(self: &Arc<Self>, mut work: Work) {
+        let Some(Effect::Announce(pending)) = work.effect else { return };
+        let Ok(_busy) = self.announcing.acquire().await else { return };
+        let up = self.outlets.up();
+        let mut setback = (!pending.and(up.complement()).is_empty()).then_some(Setback::Away);
+        if let Some(event) = self.outgoing(&work.invite).map(Arc::new) {
+            let mut publishing: FuturesUnordered<_> =
+                pending.and(up).iter().map(|sink| self.publish_to(sink, Arc::clone(&event), &work.invite)).collect();
+            let mut results = Vec::new();
+            // The futures borrow the invite; confirmations are recorded as they come, on a copy that moves on.
+            let mut current = work.clone();
+            while let Some((sink, result)) = publishing.next().await {
+                match result {
+                    Ok(()) => {
+                        let Some(next) = self.record(current.invite, Input::Confirmed(sink)).await else { return };
+                        current = next;
+                    }
+                    Err(not_confirmed) => results.push(not_confirmed.setback),
+                }
+            }
+            drop(publishing);
+            work = current;
+            // A refusal by one sink outweighs the absence of another: it is the one that needs a pause.
+            setback = results.into_iter().chain(setback).max_by_key(|setback| *setback == Setback::Refused);
+        }
+        if let Some(setback) = setback
+            && let Some(next) = self.record(work.invite, Input::Unconfirmed(setback)).await
+        {
+            work = next;
+            self.publish_wake.notify_one();
+        } else {
+            return;
+        }
+        debug_assert!(work.effect.is_none());
+    }
+
+    async fn publish_to(&self, sink: Sink, event: Arc<Outgoing>, invite: &Invite) -> (Sink, Result<(), NotConfirmed>) {
+        let span = spans::publish(sink, &event, invite);
+        let started = Instant::now();
+        crash::pass(Point::PublishSend);
+        let result = self.outlets.publish(sink, &event).instrument(span.clone()).await;
+        if result.is_ok() {
+            crash::pass(Point::PublishConfirmed);
+        }
+        spans::published(&span, result.as_ref().err().map(|error| error.reason));
+        self.metrics.publish_ended(sink, event.kind, result.as_ref().err().map(|error| error.reason), started.elapsed());
+        (sink, result)
+    }
+
+    /// The event of a ready or dead invite: the same bytes each time.
+    fn outgoing(&self, invite: &Invite) -> Option<Outgoing> {
+        let cause = &invite.cause;
+        let trace = TraceContext::from_texts(cause.traceparent.as_deref(), cause.tracestate.as_deref());
+        match &invite.state {
+            State::Ready { issued, origin, since, .. } => Some(
+                InviteReady {
+                    id: event_id(&invite.key, invite.generation, Announcement::Ready),
+                    source: &self.event_source,
+                    account: &invite.key.account,
+                    pk: invite.key.pk,
+                    trucker: &cause.trucker,
+                    code: &issued.code,
+                    generation: invite.generation,
+                    origin: *origin,
+                    time: *since,
+                    causation_id: Some(&cause.event_id),
+                    trace: &trace,
+                }
+                .to_outgoing(),
+            ),
+            State::Dead { since, .. } => Some(
+                InviteFailed {
+                    id: event_id(&invite.key, invite.generation, Announcement::Failed),
+                    source: &self.event_source,
+                    account: &invite.key.account,
+                    pk: invite.key.pk,
+                    trucker: &cause.trucker,
+                    generation: invite.generation,
+                    failure: invite.last_failure.as_ref().unwrap_or(&Failure {
+                        class: FailureClass::Unknown,
+                        code: String::new(),
+                    }),
+                    attempts: invite.attempts,
+                    time: *since,
+                    causation_id: Some(&cause.event_id),
+                    trace: &trace,
+                }
+                .to_outgoing(),
+            ),
+            State::Received { .. }
+            | State::Calling { .. }
+            | State::Waiting { .. }
+            | State::Parked { .. }
+            | State::Unknown { .. }
+            | State::Published { .. } => None,
+        }
+    }
+}
