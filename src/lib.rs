@@ -1,5 +1,7 @@
 //! `invite-relay` turns "trucker created" events into Dashdoc invite codes.
 
+pub mod event;
 pub mod invite;
 pub mod lifecycle;
+pub mod signature;
 pub mod time;
