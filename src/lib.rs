@@ -1,7 +1,9 @@
 //! `invite-relay` turns "trucker created" events into Dashdoc invite codes.
 
 pub mod crash;
+pub mod event;
 pub mod invite;
 pub mod lifecycle;
+pub mod signature;
 pub mod store;
 pub mod time;
