@@ -1,7 +1,7 @@
-//! How a message is framed: `CloudEvents` 1.0 structured or binary, or plain JSON, over HTTP or AMQP.
+//! How a message is framed: CloudEvents 1.0 structured or binary, or plain JSON, over HTTP or AMQP.
 //!
 //! Whatever the frame, [`Envelope::open`] gives one JSON document to look into. The HTTP side follows the
-//! `CloudEvents` HTTP binding 1.0.2. AMQP 0-9-1 has no official binding: attributes are read from headers with
+//! CloudEvents HTTP binding 1.0.2. AMQP 0-9-1 has no official binding: attributes are read from headers with
 //! any of the prefixes that senders use.
 
 use base64::Engine as _;
@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 
 use super::refusal::{Refusal, RefusalReason};
 
-/// Prefixes of attribute headers over AMQP: of AMQP 1.0 (both its forms) and of the `RabbitMQ` binding of Knative.
+/// Prefixes of attribute headers over AMQP: of AMQP 1.0 (both its forms) and of the RabbitMQ binding of Knative.
 const AMQP_PREFIXES: [&str; 3] = ["cloudEvents_", "cloudEvents:", "ce-"];
 
 /// Prefix of attribute headers over HTTP.
 const HTTP_PREFIXES: [&str; 1] = ["ce-"];
 
-/// Attributes that every `CloudEvent` has.
+/// Attributes that every CloudEvent has.
 pub(super) const REQUIRED_ATTRIBUTES: [&str; 4] = ["specversion", "id", "source", "type"];
 
 /// Longest attribute name that is read; the specification asks senders to stay below 21.
@@ -31,7 +31,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 pub enum Transport {
     /// A webhook request.
     Http,
-    /// A `RabbitMQ` delivery.
+    /// A RabbitMQ delivery.
     Amqp,
 }
 
@@ -52,9 +52,9 @@ pub struct Envelope<'a> {
 
 /// An opened envelope.
 pub(super) struct Document {
-    /// The `CloudEvent` in JSON form with its data in `/data`, or the plain message.
+    /// The CloudEvent in JSON form with its data in `/data`, or the plain message.
     pub(super) json: Value,
-    /// Whether it claims to be a `CloudEvent`. Its attributes are not checked yet.
+    /// Whether it claims to be a CloudEvent. Its attributes are not checked yet.
     pub(super) is_cloud_event: bool,
 }
 
@@ -124,7 +124,7 @@ impl<'a> Envelope<'a> {
         ))
     }
 
-    /// The `CloudEvents` attributes among the headers; of one attribute given twice the first counts.
+    /// The CloudEvents attributes among the headers; of one attribute given twice the first counts.
     fn attributes(&self) -> Result<Map<String, Value>, Refusal> {
         let mut attributes = Map::new();
         for (header, value) in self.headers {

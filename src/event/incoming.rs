@@ -14,7 +14,7 @@ use crate::invite::{AccountName, TruckerPk};
 /// different ways is one event.
 pub const PLAIN_SOURCE: &str = "plain";
 
-/// The version of `CloudEvents` that is read.
+/// The version of CloudEvents that is read.
 const SPECVERSION: &str = "1.0";
 
 /// Longest event id, in characters: it is a key in the store and travels in headers.
@@ -31,7 +31,7 @@ const INCLUDED_MAX: usize = 16 * 1024;
 pub struct TruckerCreated {
     /// The id that the sender gave, see [`parse`].
     pub event_id: String,
-    /// The `CloudEvents` source, or [`PLAIN_SOURCE`].
+    /// The CloudEvents source, or [`PLAIN_SOURCE`].
     pub event_source: String,
     /// The account that the event names; `None` means the default account.
     pub account: Option<AccountName>,
@@ -68,12 +68,12 @@ impl fmt::Debug for FieldNames<'_> {
 
 /// Judges a message. A refusal is final: the same bytes are refused again.
 ///
-/// * **Identity.** A `CloudEvent`'s `source` and `id`. A plain message: [`PLAIN_SOURCE`], and the first of its own
+/// * **Identity.** A CloudEvent's `source` and `id`. A plain message: [`PLAIN_SOURCE`], and the first of its own
 ///   `id`, the envelope's `message_id`, and an id derived from the trucker.
-/// * **Type.** A `CloudEvent`'s `type` has to be listed in the rules, and so has the `type` of a plain message if
+/// * **Type.** A CloudEvent's `type` has to be listed in the rules, and so has the `type` of a plain message if
 ///   it has one that is text.
 /// * **Trace.** The headers `traceparent` and `tracestate` speak of the hop just made and are the parent; the
-///   `CloudEvents` extensions of the same names speak of the start of the transmission and are used when the
+///   CloudEvents extensions of the same names speak of the start of the transmission and are used when the
 ///   headers are absent or malformed. The two pairs are never mixed.
 pub fn parse(rules: &Rules, envelope: &Envelope<'_>) -> Result<TruckerCreated, Refusal> {
     let document = envelope.open()?;

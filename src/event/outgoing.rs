@@ -1,4 +1,4 @@
-//! `invite.ready` and `invite.failed`: what the service announces, written as structured `CloudEvents`.
+//! `invite.ready` and `invite.failed`: what the service announces, written as structured CloudEvents.
 //!
 //! The bytes depend on the fields below and on nothing else. Whoever publishes again after a crash has to give
 //! the same stored values (the time above all), and the consumer sees the same event.
@@ -31,7 +31,7 @@ const DATA_CONTENT_TYPE: &str = "application/json";
 pub struct InviteReady<'a> {
     /// The derived id, see [`crate::invite::event_id`].
     pub id: Uuid,
-    /// The `CloudEvents` source of this service (`event.source`).
+    /// The CloudEvents source of this service (`event.source`).
     pub source: &'a str,
     /// The company.
     pub account: &'a AccountName,
@@ -58,7 +58,7 @@ pub struct InviteReady<'a> {
 pub struct InviteFailed<'a> {
     /// The derived id, see [`crate::invite::event_id`].
     pub id: Uuid,
-    /// The `CloudEvents` source of this service (`event.source`).
+    /// The CloudEvents source of this service (`event.source`).
     pub source: &'a str,
     /// The company.
     pub account: &'a AccountName,
@@ -91,15 +91,15 @@ pub struct Outgoing {
     pub subject: String,
     /// The event's time; also the AMQP `timestamp`.
     pub time: Timestamp,
-    /// The `CloudEvents` source.
+    /// The CloudEvents source.
     pub source: String,
-    /// The `CloudEvents` type.
+    /// The CloudEvents type.
     pub type_: &'static str,
     /// Id of the event that caused this one.
     pub causation_id: Option<String>,
     /// Where the trace began.
     pub trace: TraceContext,
-    /// The structured `CloudEvent`, of type [`CONTENT_TYPE`].
+    /// The structured CloudEvent, of type [`CONTENT_TYPE`].
     pub body: Vec<u8>,
 }
 
@@ -150,7 +150,7 @@ impl InviteFailed<'_> {
 }
 
 impl Outgoing {
-    /// The `CloudEvents` attributes without a prefix, to be mirrored in AMQP headers as `cloudEvents_*`.
+    /// The CloudEvents attributes without a prefix, to be mirrored in AMQP headers as `cloudEvents_*`.
     ///
     /// Over HTTP don't mirror them: receivers such as the Python SDK take any `ce-*` header as the sign of a
     /// binary event, and would read the whole body as its data.

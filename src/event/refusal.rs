@@ -6,7 +6,7 @@ use std::fmt;
 /// The kind of a refusal, which is also the webhook's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalKind {
-    /// 400: the bytes are no JSON, or no `CloudEvent` 1.0 although they claim to be one.
+    /// 400: the bytes are no JSON, or no CloudEvent 1.0 although they claim to be one.
     Malformed,
     /// 415: a content type that is not read here.
     UnsupportedMedia,
@@ -32,9 +32,9 @@ pub enum RefusalReason {
     InvalidJson,
     /// An attribute is missing or wrong, or there is `data` twice.
     InvalidCloudEvent,
-    /// The content type is neither JSON nor `CloudEvents` in JSON.
+    /// The content type is neither JSON nor CloudEvents in JSON.
     UnsupportedMediaType,
-    /// Several `CloudEvents` in one message.
+    /// Several CloudEvents in one message.
     Batch,
     /// An event of a type that is not listed.
     WrongType,

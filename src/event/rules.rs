@@ -9,11 +9,11 @@ use serde_json::Value;
 
 /// Where to find what in an incoming event.
 ///
-/// Pointers apply to the whole `CloudEvent` in JSON form, whatever way it came, so that `/data/trucker/pk` and
+/// Pointers apply to the whole CloudEvent in JSON form, whatever way it came, so that `/data/trucker/pk` and
 /// `/subject` work for structured and binary events alike; a plain JSON message is looked at as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The event types that are taken. An empty list takes no `CloudEvent` at all.
+    /// The event types that are taken. An empty list takes no CloudEvent at all.
     pub types: Vec<String>,
     /// Where the trucker's primary key may be; the first that finds anything but `null` decides.
     pub trucker_pk: Vec<Pointer>,

@@ -107,16 +107,17 @@ impl WebhookSink {
         let now = time::now();
         let refused = |reason| Refused { reason, pause: None };
         // Checked when it was read; a file that has since been broken keeps its last good content.
-        let secret = Secret::parse(settings.secret.current().reveal()).map_err(|_| refused(PublishFailure::Other))?;
-        let signature = signature::sign(&secret, &id, now, &event.body);
+        let secret: Secret = settings.secret.current().reveal().parse().map_err(|_| refused(PublishFailure::Other))?;
+        let seconds = now.as_millis() / 1000;
+        let signature = signature::sign(&secret, &id, seconds, &event.body);
         let request = self
             .shared
             .http
             .post(settings.url.clone())
             .header(CONTENT_TYPE, event::CONTENT_TYPE)
-            .header("webhook-id", &id)
-            .header("webhook-timestamp", (now.as_millis() / 1000).to_string())
-            .header("webhook-signature", signature)
+            .header(signature::ID_HEADER, &id)
+            .header(signature::TIMESTAMP_HEADER, seconds.to_string())
+            .header(signature::SIGNATURE_HEADER, signature)
             .headers(spans::outgoing_headers())
             .body(event.body.clone());
         let response = request.send().await.map_err(|error| {

@@ -1,0 +1,186 @@
+//! Events from a webhook: verified over the raw bytes, judged, committed, then answered with 202.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use serde::Serialize;
+use tracing::Instrument as _;
+
+use crate::config::SecretListWatch;
+use crate::crash::{self, Point};
+use crate::event::{self, Envelope, Transport};
+use crate::http::problem::{self, Problem};
+use crate::lifecycle::Lifecycle;
+use crate::relay::Intake;
+use crate::signature::{self, Secret, SignedHeaders, Token};
+use crate::telemetry::metrics::{EventOutcome, Metrics, Source};
+use crate::telemetry::spans;
+use crate::time;
+
+/// What a sender is asked to wait while events can't be accepted.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Who may send events.
+pub struct Verifiers {
+    /// `source.webhook.secrets`: Standard Webhooks signatures. Read anew for each request, so rotation needs no restart.
+    pub secrets: Option<SecretListWatch>,
+    /// `source.webhook.tokens`.
+    pub tokens: Option<SecretListWatch>,
+    /// `source.webhook.token_header`: `Authorization` means a bearer token, any other header holds the token itself.
+    pub token_header: header::HeaderName,
+    /// `source.webhook.insecure_accept_unsigned`.
+    pub accept_unsigned: bool,
+}
+
+/// A webhook endpoint.
+pub struct WebhookSource {
+    intake: Intake,
+    rules: Arc<event::Rules>,
+    verifiers: Verifiers,
+    /// `source.webhook.max_body`, in bytes.
+    max_body: usize,
+    metrics: Arc<Metrics>,
+    life: Lifecycle,
+}
+
+#[derive(Serialize)]
+struct Accepted {
+    status: &'static str,
+    /// The invite's public id, `account/pk`.
+    invite: String,
+}
+
+impl WebhookSource {
+    /// An endpoint that feeds `intake`.
+    pub fn new(
+        intake: Intake,
+        rules: Arc<event::Rules>,
+        verifiers: Verifiers,
+        max_body: usize,
+        metrics: Arc<Metrics>,
+        life: &Lifecycle,
+    ) -> Self {
+        Self { intake, rules, verifiers, max_body, metrics, life: life.clone() }
+    }
+
+    /// The routes of the public port: the endpoint at `path`, problems for everything else.
+    pub fn router(self, path: &str) -> Router {
+        Router::new()
+            .route(path, post(receive).fallback(problem::method_not_allowed_post))
+            .fallback(problem::not_found)
+            .with_state(Arc::new(self))
+    }
+
+    async fn take(&self, request: Request<Body>) -> Result<Response, Problem> {
+        if self.life.is_draining() {
+            return Err(unavailable("the service is shutting down"));
+        }
+        let (head, body) = request.into_parts();
+        let body = to_bytes(body, self.max_body).await.map_err(|_| self.unreadable(&head.headers))?;
+        self.verify(&head.headers, &body)?;
+        let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let pairs: Vec<(&str, &str)> = head
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .collect();
+        let envelope = Envelope {
+            transport: Transport::Http,
+            content_type: text(header::CONTENT_TYPE.as_str()),
+            headers: &pairs,
+            message_id: text(signature::ID_HEADER),
+            body: &body,
+        };
+        let event = event::parse(&self.rules, &envelope).map_err(|refusal| {
+            self.metrics.events_received.get(&(Source::Webhook, EventOutcome::Poison)).inc();
+            Problem::from(refusal)
+        })?;
+        let span = spans::intake_http(&event);
+        let event = spans::traced_by(&span, event);
+        let taken = self.intake.accept(Source::Webhook, vec![event]).instrument(span).await;
+        let taken = taken.map_err(|_| unavailable("the event can't be stored now"))?;
+        crash::pass(Point::WebhookAnswer);
+        let answer = taken.into_iter().next().map(|taken| Accepted {
+            status: if taken.news { "accepted" } else { "duplicate" },
+            invite: taken.key.to_string(),
+        });
+        Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+    }
+
+    /// The body could not be read within the limit, or not at all.
+    fn unreadable(&self, headers: &HeaderMap) -> Problem {
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+        self.metrics.events_received.get(&(Source::Webhook, EventOutcome::Refused)).inc();
+        if chunked || length.is_some_and(|length| length > self.max_body) {
+            let detail = format!("the body is larger than {} bytes; send the event without attachments", self.max_body);
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail).field("body")
+        } else {
+            Problem::new(StatusCode::BAD_REQUEST, "body-unreadable", "the body ended early").field("body")
+        }
+    }
+
+    /// Lets a request pass that carries a signature or a token of the configured ones.
+    fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
+        let verifiers = &self.verifiers;
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let refuse = |field: &str, detail: String| {
+            self.metrics.events_received.get(&(Source::Webhook, EventOutcome::Refused)).inc();
+            Problem::new(StatusCode::UNAUTHORIZED, "not-verified", detail).field(field)
+        };
+        let presented = text(verifiers.token_header.as_str());
+        if let Some(tokens) = &verifiers.tokens
+            && let Some(presented) = presented
+        {
+            let bearer = verifiers.token_header == header::AUTHORIZATION;
+            let presented = if bearer { signature::bearer(presented) } else { Some(presented) };
+            let tokens: Vec<Token> =
+                tokens.current().iter().filter_map(|token| Token::try_new(token.reveal()).ok()).collect();
+            if presented.is_some_and(|presented| Token::is_any_of(&tokens, presented)) {
+                return Ok(());
+            }
+            if verifiers.secrets.is_none() || text(signature::SIGNATURE_HEADER).is_none() {
+                let name = verifiers.token_header.as_str();
+                return Err(refuse(name, format!("the token in the header {name} is none of the configured ones")));
+            }
+        }
+        if let Some(secrets) = &verifiers.secrets {
+            let secrets: Vec<Secret> =
+                secrets.current().iter().filter_map(|secret| secret.reveal().parse().ok()).collect();
+            let signed = SignedHeaders {
+                id: text(signature::ID_HEADER),
+                timestamp: text(signature::TIMESTAMP_HEADER),
+                signature: text(signature::SIGNATURE_HEADER),
+            };
+            return signature::verify(&secrets, signed, body, time::now())
+                .map_err(|error| refuse(error.header(), error.to_string()));
+        }
+        if verifiers.tokens.is_some() {
+            let name = verifiers.token_header.as_str();
+            return Err(refuse(name, format!("the header {name} with the token is missing")));
+        }
+        if verifiers.accept_unsigned {
+            return Ok(());
+        }
+        // The configuration refuses to start like this; a request is refused all the same.
+        Err(refuse("source.webhook", "no secret and no token is configured".to_owned()))
+    }
+}
+
+async fn receive(State(source): State<Arc<WebhookSource>>, request: Request<Body>) -> Response {
+    let started = tokio::time::Instant::now();
+    let response = source.take(request).await.unwrap_or_else(IntoResponse::into_response);
+    source.metrics.webhook_answered(response.status().as_u16(), started.elapsed());
+    response
+}
+
+fn unavailable(detail: &str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-accepting", detail.to_owned()).retry_after(TRY_AGAIN_AFTER)
+}
