@@ -25,6 +25,35 @@ pub enum Operation {
     Read,
 }
 
+impl Operation {
+    /// Both operations.
+    pub const ALL: [Self; 2] = [Self::Generate, Self::Read];
+
+    /// The word used in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Generate => "generate",
+            Self::Read => "read",
+        }
+    }
+
+    /// The HTTP method.
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::Generate => "POST",
+            Self::Read => "GET",
+        }
+    }
+
+    /// The path below the base URL, with the trucker's key as a placeholder. Dashdoc wants the trailing slash.
+    pub const fn template(self) -> &'static str {
+        match self {
+            Self::Generate => "/manager-truckers/{pk}/generate-invite-code/",
+            Self::Read => "/manager-truckers/{pk}/",
+        }
+    }
+}
+
 /// An answer, classified.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
@@ -50,7 +79,8 @@ pub struct Response<'a> {
 /// Classifies a response to `operation` on the trucker `pk`.
 pub fn classify(operation: Operation, pk: TruckerPk, response: Response<'_>) -> Verdict {
     let status = response.status;
-    let failed = |class| Verdict::Failed(Failure::new(class, &error_code(status, response.body.unwrap_or_default())));
+    let failed =
+        |class| Verdict::Failed(Failure::new(class, &error_code(status, response.body.unwrap_or_default())));
     match status {
         200..=299 => match response.body {
             Ok(body) => success(operation, pk, body),
@@ -124,7 +154,9 @@ fn identifiers(error: &Value, depth: usize, found: &mut Vec<String>) {
         Value::Object(members) => {
             for (name, value) in members {
                 match (name.as_str(), value) {
-                    ("code" | "error", Value::String(code)) if is_identifier(code) => found.push(code.clone()),
+                    ("code" | "error", Value::String(code)) if is_identifier(code) => {
+                        found.push(code.clone())
+                    }
                     ("code" | "error" | "detail", Value::String(_)) => {}
                     (name, value) => {
                         if is_identifier(name) {
@@ -142,7 +174,8 @@ fn identifiers(error: &Value, depth: usize, found: &mut Vec<String>) {
 
 /// Lower-case letters and `_`: no digits, so that no phone number or code passes as a name.
 fn is_identifier(text: &str) -> bool {
-    (1..=IDENTIFIER_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    (1..=IDENTIFIER_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 #[cfg(test)]
@@ -225,8 +258,14 @@ mod tests {
     #[test]
     fn an_error_keeps_its_identifiers_in_every_known_shape_and_no_prose() {
         for (body, expected) in [
-            (r#"{"phone_number":{"detail":"Bad number 0601020304","code":"invalid"}}"#, "http_400.phone_number.invalid"),
-            (r#"{"user":{"email":[{"detail":"x@y.z is taken","code":"unique"}]}}"#, "http_400.user.email.unique"),
+            (
+                r#"{"phone_number":{"detail":"Bad number 0601020304","code":"invalid"}}"#,
+                "http_400.phone_number.invalid",
+            ),
+            (
+                r#"{"user":{"email":[{"detail":"x@y.z is taken","code":"unique"}]}}"#,
+                "http_400.user.email.unique",
+            ),
             (r#"{"detail":"Not found.","code":"not_found"}"#, "http_400.not_found"),
             (r#"{"detail":"Adèle is disabled"}"#, "http_400"),
             (r#"{"phone_number":["0601020304 is no number"]}"#, "http_400.phone_number"),

@@ -13,7 +13,7 @@ use super::answer::{Operation, Response, Verdict, classify};
 use super::retry_after;
 use crate::crash::{self, Point};
 use crate::invite::{Answer, Failure, FailureClass, FingerprintKey, IssuedCode, TruckerKey, TruckerPk};
-use crate::telemetry::spans;
+use crate::telemetry::propagation;
 
 /// Largest answer that is read: a trucker is a few KiB, with all its tags and absences perhaps a hundred.
 const BODY_MAX: usize = 1024 * 1024;
@@ -71,7 +71,11 @@ pub struct Exchange {
 
 impl Client {
     /// A client for one account.
-    pub fn new(settings: Settings, token: TokenSource, fingerprints: FingerprintKey) -> Result<Self, ClientError> {
+    pub fn new(
+        settings: Settings,
+        token: TokenSource,
+        fingerprints: FingerprintKey,
+    ) -> Result<Self, ClientError> {
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -82,7 +86,8 @@ impl Client {
             .pool_idle_timeout(IDLE_MAX)
             .user_agent(concat!("invite-relay/", env!("CARGO_PKG_VERSION")));
         if let Some(pem) = &settings.ca_pem {
-            let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(ClientError::Certificate)?;
+            let certificates =
+                reqwest::Certificate::from_pem_bundle(pem).map_err(ClientError::Certificate)?;
             builder = builder.tls_certs_merge(certificates);
         }
         let http = builder.build().map_err(ClientError::Build)?;
@@ -133,21 +138,27 @@ impl Client {
             Verdict::NoCode => Answer::NoCode,
             Verdict::Failed(failure) => Answer::Failed { failure, retry_after },
         };
-        Exchange { answer, status: Some(received.status), retry_after_cut: asked.is_some_and(|asked| asked.cut) }
+        Exchange {
+            answer,
+            status: Some(received.status),
+            retry_after_cut: asked.is_some_and(|asked| asked.cut),
+        }
     }
 
     fn request(&self, operation: Operation, pk: TruckerPk) -> Result<reqwest::RequestBuilder, Failure> {
         let base = self.settings.base_url.as_str().trim_end_matches('/');
+        let url = format!("{base}{}", operation.template().replace("{pk}", &pk.to_string()));
         let request = match operation {
-            Operation::Generate => self
-                .http
-                .post(format!("{base}/manager-truckers/{pk}/generate-invite-code/"))
-                .header(header::CONTENT_TYPE, "application/json")
-                .body("{}"),
-            Operation::Read => self.http.get(format!("{base}/manager-truckers/{pk}/")),
+            Operation::Generate => {
+                self.http.post(url).header(header::CONTENT_TYPE, "application/json").body("{}")
+            }
+            Operation::Read => self.http.get(url),
         };
-        let value = self.authorization().ok_or_else(|| Failure::new(FailureClass::Credentials, "unusable_token"))?;
-        Ok(request.header(header::ACCEPT, "application/json").header(self.settings.auth_header.clone(), value))
+        let value =
+            self.authorization().ok_or_else(|| Failure::new(FailureClass::Credentials, "unusable_token"))?;
+        Ok(request
+            .header(header::ACCEPT, "application/json")
+            .header(self.settings.auth_header.clone(), value))
     }
 
     fn authorization(&self) -> Option<HeaderValue> {
@@ -161,7 +172,7 @@ impl Client {
 
     #[expect(clippy::disallowed_methods, reason = "the one place that sends requests to Dashdoc")]
     async fn send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Received> {
-        let mut response = request.headers(spans::outgoing_headers()).send().await?;
+        let mut response = request.headers(propagation::outgoing_headers()).send().await?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();

@@ -181,6 +181,19 @@ pub enum Announcement {
     Failed,
 }
 
+impl Announcement {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Ready, Self::Failed];
+
+    /// The word used in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The id of the outgoing event: UUID v5 (RFC 9562 §5.5) of account, pk, generation and kind.
 ///
 /// Being derived, it is the same after any crash, so a consumer that remembers ids sees one event.

@@ -1,0 +1,336 @@
+//! Every number the service counts: one struct, declared once, all series at zero from the start.
+//!
+//! [`Metrics::new`] is the table to read. The documentation is generated from the same declarations
+//! ([`Metrics::catalog`]), so it cannot differ from what is exported.
+
+mod labels;
+mod recording;
+mod table;
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeMetric, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::metrics::{MetricType, TypedMetric, gauge};
+use prometheus_client::registry::{Registry, Unit};
+use serde::Serialize;
+
+pub use labels::{
+    ApiOutcome, BrokerEvent, EventOutcome, HttpStatus, PublishFailure, Purpose, Route, Source, UnknownCause,
+    UnknownResolution,
+};
+pub use table::{Label, LabelSet, Table};
+
+use crate::dashdoc::answer::Operation;
+use crate::invite::{AccountName, Announcement, FailureClass, GateReason, Origin, Sink, StateName};
+use crate::time::{self, Timestamp};
+use table::Accounts;
+
+/// A gauge of whole numbers.
+pub type Gauge = gauge::Gauge;
+
+/// A gauge of seconds.
+pub type SecondsGauge = gauge::Gauge<f64, AtomicU64>;
+
+/// `Content-Type` of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Stands before the name of each of our own metrics.
+const PREFIX: &str = "invite_relay";
+
+/// Seconds of one request or publish: the buckets of the OpenTelemetry semantic conventions, and one for
+/// calls that run into their timeout.
+const CALL_SECONDS: [f64; 15] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0];
+
+/// Seconds from an event to its code: from the hot path to an outage over night.
+const READY_SECONDS: [f64; 17] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0, 28_800.0,
+    86_400.0,
+];
+
+/// Seconds of one commit: from a fast disk's flush to a stalled one.
+const COMMIT_SECONDS: [f64; 12] =
+    [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// Commands in one commit.
+const BATCH_SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0];
+
+/// All metrics. The fields' meanings are in [`Metrics::new`], beside their declarations.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the help text of each declaration says it, and is what operators read")]
+pub struct Metrics {
+    pub events_received: Table<(Source, EventOutcome), Counter>,
+    pub invites: Table<(AccountName, StateName), Gauge>,
+    pub oldest_waiting: Table<(AccountName,), SecondsGauge>,
+    pub api_requests: Table<(AccountName, Operation, ApiOutcome), Counter>,
+    pub api_request_duration: Table<(Operation,), Histogram>,
+    pub invites_ready: Table<(AccountName, Origin), Counter>,
+    pub time_to_ready: Table<(Origin,), Histogram>,
+    pub odd_codes: Counter,
+    pub unknown_opened: Table<(UnknownCause,), Counter>,
+    pub unknown_resolved: Table<(UnknownResolution,), Counter>,
+    pub gate_closed: Table<(AccountName, GateReason), Gauge>,
+    pub gate_closings: Table<(AccountName, GateReason), Counter>,
+    pub published: Table<(Sink, Announcement), Counter>,
+    pub publish_failures: Table<(Sink, PublishFailure), Counter>,
+    pub publish_duration: Table<(Sink,), Histogram>,
+    pub dead: Table<(AccountName, FailureClass), Counter>,
+    pub broker_connected: Table<(Purpose,), Gauge>,
+    pub broker_events: Table<(BrokerEvent,), Counter>,
+    pub store_batch_size: Histogram,
+    pub store_commit_duration: Histogram,
+    pub store_errors: Counter,
+    pub http_server_request_duration: Table<(Route, HttpStatus), Histogram>,
+    registry: Registry,
+    catalog: Vec<MetricDoc>,
+}
+
+/// What the documentation says about one metric.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MetricDoc {
+    /// The name as exported, with unit and `_total`. A histogram adds `_bucket`, `_sum` and `_count`.
+    pub name: String,
+    /// `counter`, `gauge`, `histogram` or `info`.
+    pub kind: &'static str,
+    /// The unit, where there is one.
+    pub unit: Option<&'static str>,
+    /// The names of the labels.
+    pub labels: Vec<&'static str>,
+    /// What it counts.
+    pub help: &'static str,
+}
+
+impl Metrics {
+    /// Declares all metrics. `accounts` are the configured ones; all others count as `other`.
+    pub fn new(accounts: &[AccountName]) -> Self {
+        Self::started_at(accounts, time::now())
+    }
+
+    fn started_at(accounts: &[AccountName], start: Timestamp) -> Self {
+        let counter = Counter::default;
+        let calls = || Histogram::new(CALL_SECONDS);
+        let mut d = Declarations::new(accounts);
+        d.facts(env!("CARGO_PKG_VERSION"), start);
+        Self {
+            events_received: d.table(
+                ("events_received", "Incoming trucker-created events, by what became of them"),
+                counter,
+            ),
+            invites: d.table(("invites", "Stored invites by state"), Gauge::default),
+            oldest_waiting: d.table(
+                ("oldest_waiting_seconds", "Age of the oldest invite that is not published and not dead"),
+                SecondsGauge::default,
+            ),
+            api_requests: d.table(("api_requests", "Requests to the Dashdoc API, by outcome"), counter),
+            api_request_duration: d
+                .table(("api_request_duration_seconds", "Duration of requests to the Dashdoc API"), calls),
+            invites_ready: d
+                .table(("invites_ready", "Invite codes obtained, by how the service came by them"), counter),
+            time_to_ready: d
+                .table(("time_to_ready_seconds", "Time from accepting the event to the stored code"), || {
+                    Histogram::new(READY_SECONDS)
+                }),
+            odd_codes: d.single(
+                ("odd_codes", "Codes that do not have the 6 characters Dashdoc documents"),
+                counter(),
+            ),
+            unknown_opened: d
+                .table(("unknown_opened", "Calls whose outcome is not known, by cause"), counter),
+            unknown_resolved: d.table(
+                ("unknown_resolved", "Unknown outcomes that became known, by what was found"),
+                counter,
+            ),
+            gate_closed: d.table(
+                ("gate_closed", "1 while an account's calls are held back, by reason"),
+                Gauge::default,
+            ),
+            gate_closings: d.table(
+                ("gate_closings", "How often an account's calls began to be held back, by reason"),
+                counter,
+            ),
+            published: d.table(("published", "Outgoing events that were confirmed, by sink"), counter),
+            publish_failures: d.table(
+                ("publish_failures", "Publishing attempts that failed; each is repeated until confirmed"),
+                counter,
+            ),
+            publish_duration: d
+                .table(("publish_duration_seconds", "Time from sending an event to its confirm"), calls),
+            dead: d.table(("dead", "Invites that ended on the work list, by failure class"), counter),
+            broker_connected: d
+                .table(("broker_connected", "1 while the connection to RabbitMQ is up"), Gauge::default),
+            broker_events: d
+                .table(("broker_events", "What happened on the connections to RabbitMQ"), counter),
+            store_batch_size: d.single(
+                ("store_batch_size", "Commands per commit of the store"),
+                Histogram::new(BATCH_SIZES),
+            ),
+            store_commit_duration: d.single(
+                ("store_commit_duration_seconds", "Duration of a commit of the store"),
+                Histogram::new(COMMIT_SECONDS),
+            ),
+            store_errors: d.single(("store_errors", "Failed operations of the store"), counter()),
+            http_server_request_duration: d.table(
+                ("http_server_request_duration_seconds", "Duration of requests to the public port"),
+                calls,
+            ),
+            registry: d.registry,
+            catalog: d.catalog,
+        }
+    }
+
+    /// What is declared, in order, for the documentation.
+    pub fn catalog(&self) -> &[MetricDoc] {
+        &self.catalog
+    }
+
+    /// All series as `OpenMetrics` text; serve it as [`CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry).expect("a String takes everything");
+        page
+    }
+}
+
+/// Registers a metric and notes its documentation, in one step.
+struct Declarations {
+    registry: Registry,
+    catalog: Vec<MetricDoc>,
+    accounts: Accounts,
+}
+
+impl Declarations {
+    fn new(accounts: &[AccountName]) -> Self {
+        Self { registry: Registry::default(), catalog: Vec::new(), accounts: Accounts::new(accounts) }
+    }
+
+    /// Declares a metric with labels.
+    fn table<L, M>(&mut self, what: (&'static str, &'static str), new: impl Fn() -> M) -> Table<L, M>
+    where
+        L: LabelSet,
+        M: EncodeMetric + TypedMetric + std::fmt::Debug + Send + Sync + 'static,
+    {
+        let table = Table::<L, M>::new(&self.accounts, new);
+        let labels = L::axes(&self.accounts).into_iter().map(|(name, _)| name).collect();
+        self.declare(PREFIX, what, labels, table.rows());
+        table
+    }
+
+    /// Declares a metric without labels.
+    fn single<M>(&mut self, what: (&'static str, &'static str), metric: M) -> M
+    where
+        M: EncodeMetric + Clone + std::fmt::Debug + Send + Sync + 'static,
+    {
+        self.declare(PREFIX, what, Vec::new(), metric.clone());
+        metric
+    }
+
+    /// Declares what never changes while the process lives.
+    fn facts(&mut self, version: &'static str, start: Timestamp) {
+        let build = Info::new(vec![("version", version)]);
+        self.declare(PREFIX, ("build", "The version that runs"), vec!["version"], build);
+        let started = SecondsGauge::default();
+        started.set(start.since(Timestamp::EPOCH).as_secs_f64());
+        // Without our prefix: by this name, dashboards know it from every process.
+        let what = ("process_start_time_seconds", "Start of the process, in seconds since the Unix epoch");
+        self.declare("", what, Vec::new(), started);
+    }
+
+    fn declare<M>(
+        &mut self,
+        prefix: &'static str,
+        (name, help): (&'static str, &'static str),
+        labels: Vec<&'static str>,
+        metric: M,
+    ) where
+        M: EncodeMetric + std::fmt::Debug + Send + Sync + 'static,
+    {
+        let (kind, suffix) = match metric.metric_type() {
+            MetricType::Counter => ("counter", "_total"),
+            MetricType::Gauge => ("gauge", ""),
+            MetricType::Histogram => ("histogram", ""),
+            MetricType::Info => ("info", "_info"),
+            MetricType::Unknown => ("unknown", ""),
+        };
+        let (stem, unit) = match name.strip_suffix("_seconds") {
+            Some(stem) => (stem, Some(Unit::Seconds)),
+            None => (name, None),
+        };
+        let dash = if prefix.is_empty() { "" } else { "_" };
+        self.catalog.push(MetricDoc {
+            name: format!("{prefix}{dash}{name}{suffix}"),
+            kind,
+            unit: unit.as_ref().map(|_| "seconds"),
+            labels,
+            help,
+        });
+        let stem = format!("{prefix}{dash}{stem}");
+        match unit {
+            Some(unit) => self.registry.register_with_unit(stem, help, unit, metric),
+            None => self.registry.register(stem, help, metric),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{HashMap, HashSet};
+
+    fn metrics() -> Metrics {
+        Metrics::started_at(&[AccountName::default_account()], Timestamp::from_millis(1_700_000_000_000))
+    }
+
+    #[test]
+    fn the_metrics_page_at_zero_is_the_published_contract() {
+        let page = metrics().encode().replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        insta::assert_snapshot!("metrics_at_zero", page);
+    }
+
+    #[test]
+    fn every_exported_metric_is_in_the_catalog_with_its_kind_and_labels() {
+        let metrics = metrics();
+        let page = metrics.encode();
+        let kinds: HashMap<&str, &str> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+        assert_eq!(kinds.len(), metrics.catalog().len());
+        for doc in metrics.catalog() {
+            let family = doc.name.strip_suffix("_total").unwrap_or(&doc.name);
+            let family = if doc.kind == "info" { family.strip_suffix("_info").unwrap() } else { family };
+            assert_eq!(kinds.get(family), Some(&doc.kind), "{family}");
+            let sample =
+                if doc.kind == "histogram" { format!("{}_count", doc.name) } else { doc.name.clone() };
+            let line = page.lines().find(|l| l.starts_with(&sample)).unwrap_or_else(|| panic!("no {sample}"));
+            for label in &doc.labels {
+                assert!(line.contains(&format!("{label}=\"")), "{line} has no {label}");
+            }
+            assert!(!doc.help.ends_with('.'), "the registry adds the full stop");
+        }
+    }
+
+    #[test]
+    fn no_series_is_exported_twice_and_counting_adds_none() {
+        let metrics = metrics();
+        let series = |page: &str| {
+            page.lines()
+                .filter(|l| !l.starts_with('#'))
+                .map(|l| l.rsplit_once(' ').unwrap().0.to_owned())
+                .collect()
+        };
+        let before: Vec<String> = series(&metrics.encode());
+        assert_eq!(before.iter().collect::<HashSet<_>>().len(), before.len());
+        let stranger: AccountName = "stranger".parse().unwrap();
+        metrics.api_requests.of(&stranger, Operation::Generate, ApiOutcome::Code).inc();
+        metrics.events_received.of(Source::Webhook, EventOutcome::Poison).inc();
+        metrics.http_server_request_duration.of(Route::Other, HttpStatus::of(418)).observe(0.1);
+        metrics.dead.of(&stranger, FailureClass::UnknownAccount).inc();
+        let page = metrics.encode();
+        assert_eq!(series(&page), before);
+        assert!(
+            page.contains(r#"api_requests_total{account="other",operation="generate",outcome="code"} 1"#)
+        );
+        assert!(page.contains(r#"dead_total{account="other",class="unknown_account"} 1"#));
+    }
+}
