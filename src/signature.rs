@@ -201,6 +201,15 @@ pub enum SignatureError {
 }
 
 impl SignatureError {
+    /// The header that is to blame.
+    pub const fn header(self) -> &'static str {
+        match self {
+            Self::MissingHeader(name) => name,
+            Self::BadTimestamp | Self::TooOld | Self::TooNew => TIMESTAMP_HEADER,
+            Self::NoMatch => SIGNATURE_HEADER,
+        }
+    }
+
     /// The reason as a word out of a closed set, for metrics.
     pub const fn reason_code(self) -> &'static str {
         match self {

@@ -121,6 +121,12 @@ impl Refusal {
         Self { reason, field: field.into(), problem: problem.into(), mend: mend.into() }
     }
 
+    /// A body of more than `limit` bytes, which is not even looked at.
+    pub fn body_too_large(limit: usize) -> Self {
+        let problem = format!("is larger than {limit} bytes");
+        Self::new(RefusalReason::TooLarge, "body", problem, "send the event without attachments")
+    }
+
     /// The kind of the refusal, which is also the webhook's answer.
     pub const fn kind(&self) -> RefusalKind {
         self.reason.kind()

@@ -1,9 +1,9 @@
 //! One account at work: its client, its pace, its places in flight, its gate.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 
 use super::limiter::Limiter;
@@ -36,7 +36,8 @@ pub struct Account {
     pub wake: Notify,
     limits: Limits,
     places: Arc<Semaphore>,
-    gate: Mutex<Gate>,
+    /// Readiness watches it.
+    gate: watch::Sender<Gate>,
     /// Set by the dispatcher while older work waits in the store: then new work queues up behind it.
     backlog: AtomicBool,
     store: store::Shared,
@@ -64,18 +65,23 @@ impl Account {
             wake: Notify::new(),
             limits,
             places: Arc::new(Semaphore::new(limits.max_in_flight as usize)),
-            gate: Mutex::new(gate),
+            gate: watch::Sender::new(gate),
             backlog: AtomicBool::new(true),
             store,
             metrics,
         };
-        account.show_gate(gate);
+        account.metrics.gate_stands(&account.name, reason_of(gate));
         account
     }
 
     /// The gate as it stands.
     pub fn gate(&self) -> Gate {
-        *self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.gate.borrow()
+    }
+
+    /// The gate as it moves.
+    pub fn watch_gate(&self) -> watch::Receiver<Gate> {
+        self.gate.subscribe()
     }
 
     /// How much may pass now.
@@ -98,12 +104,11 @@ impl Account {
         drop(place);
     }
 
-    /// Waits for a place, then takes the others that are free, at most `most` in all.
-    pub async fn places(&self, most: usize) -> Vec<Place> {
+    /// Waits for a place, then takes the others that are free.
+    pub async fn places(&self) -> Vec<Place> {
         let first = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
         let mut places = vec![Place(first)];
-        while places.len() < most {
-            let Ok(more) = Arc::clone(&self.places).try_acquire_owned() else { break };
+        while let Ok(more) = Arc::clone(&self.places).try_acquire_owned() {
             places.push(Place(more));
         }
         places
@@ -125,27 +130,26 @@ impl Account {
         if exchange.retry_after_cut {
             warn!(account = %self.name, "the API asked for a pause of more than an hour; it is granted one hour");
         }
-        let moved = {
-            let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-            let after = gate.after(&exchange.answer, &self.limits.gate, time::now(), rand::random());
-            after.map(|after| (std::mem::replace(&mut *gate, after), after))
-        };
-        if let Some((before, after)) = moved {
-            self.moved(before, after).await;
-        }
+        let dice = rand::random();
+        self.move_gate(|gate| gate.after(&exchange.answer, &self.limits.gate, time::now(), dice)).await;
     }
 
     /// A new token: what the old one was refused for is no longer true.
     pub async fn token_changed(&self) {
-        let before = {
-            let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-            let refused = matches!(*gate, Gate::Closed { reason: GateReason::Credentials, .. });
-            if !refused {
-                return;
-            }
-            std::mem::replace(&mut *gate, Gate::Open)
-        };
-        self.moved(before, Gate::Open).await;
+        let refused = |gate: Gate| matches!(gate, Gate::Closed { reason: GateReason::Credentials, .. });
+        self.move_gate(|gate| refused(gate).then_some(Gate::Open)).await;
+    }
+
+    async fn move_gate(&self, decide: impl FnOnce(Gate) -> Option<Gate>) {
+        let mut moved = None;
+        self.gate.send_if_modified(|gate| {
+            let Some(after) = decide(*gate) else { return false };
+            moved = Some((std::mem::replace(gate, after), after));
+            true
+        });
+        if let Some((before, after)) = moved {
+            self.moved(before, after).await;
+        }
     }
 
     async fn moved(&self, before: Gate, after: Gate) {
@@ -158,9 +162,9 @@ impl Account {
             }
             (Gate::Open, Gate::Open) | (Gate::Closed { .. }, Gate::Closed { .. }) => {}
         }
-        self.show_gate(after);
-        if let Gate::Closed { reason, .. } = after {
-            self.metrics.gate_closings(&self.name, reason).inc();
+        self.metrics.gate_stands(&self.name, reason_of(after));
+        if let Some(reason) = reason_of(after) {
+            self.metrics.gate_closings.of(&self.name, reason).inc();
         }
         // In memory it holds at once. If the store is away, a restart would only cost one more refused request.
         if let Err(error) = self.store.set_gate(self.name.clone(), after).await {
@@ -168,11 +172,11 @@ impl Account {
         }
         self.wake.notify_one();
     }
+}
 
-    fn show_gate(&self, gate: Gate) {
-        for reason in GateReason::ALL {
-            let closed = matches!(gate, Gate::Closed { reason: now, .. } if now == reason);
-            self.metrics.gate_closed(&self.name, reason).set(closed.into());
-        }
+fn reason_of(gate: Gate) -> Option<GateReason> {
+    match gate {
+        Gate::Open => None,
+        Gate::Closed { reason, .. } => Some(reason),
     }
 }

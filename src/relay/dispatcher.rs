@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::account::{Account, Place};
+use super::trace::Begun;
 use super::Relay;
 use crate::invite::Passage;
 use crate::store::Due;
@@ -67,8 +68,9 @@ impl Relay {
         account.limiter.give_back(paced - taken.work.len());
         let all_taken = taken.work.len() < paced;
         for (work, place) in taken.work.into_iter().zip(places) {
-            let (relay, account) = (Arc::clone(self), Arc::clone(account));
-            self.life.spawn_work(async move { relay.carry_out(work, Some((account, place))).await });
+            self.metrics.taken_up(&work.invite);
+            let (relay, place) = (Arc::clone(self), Some((Arc::clone(account), place)));
+            self.life.spawn_work(async move { relay.carry_out(work, place, Begun::FromTheStore).await });
         }
         if all_taken {
             account.set_backlog(false);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::account::{Account, Place};
+use super::trace::Begun;
 use super::Relay;
 use crate::event::TruckerCreated;
 use crate::invite::{AccountName, Cause, Failure, FailureClass, TruckerKey};
@@ -87,7 +88,7 @@ impl Intake {
             Receipt::New(work) if work.effect.is_some() => {
                 let worker = Arc::clone(relay);
                 relay.metrics.admitted(&work.invite);
-                relay.life.spawn_work(async move { worker.carry_out(*work, reservation).await });
+                relay.life.spawn_work(async move { worker.carry_out(*work, reservation, Begun::WithTheEvent).await });
                 (EventOutcome::Accepted, true)
             }
             Receipt::New(_) => {
@@ -104,7 +105,7 @@ impl Intake {
                 (if joined { EventOutcome::Joined } else { EventOutcome::Duplicate }, false)
             }
         };
-        relay.metrics.events_received.get(&(source, outcome)).inc();
+        relay.metrics.events_received.of(source, outcome).inc();
         Taken { key, news }
     }
 }

@@ -10,6 +10,7 @@ mod housekeeping;
 mod intake;
 mod limiter;
 mod publisher;
+mod trace;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use tokio::sync::{Notify, Semaphore};
 
 pub use account::{Account, Limits};
 pub use intake::{Intake, Taken};
+pub use trace::intake as trace_intake;
 
 use crate::invite::AccountName;
 use crate::lifecycle::Lifecycle;

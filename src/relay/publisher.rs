@@ -6,17 +6,17 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
-use tracing::{Instrument as _, warn};
+use tracing::{Span, warn};
 
 use super::Relay;
+use super::trace::{self, Begun};
 use crate::crash::{self, Point};
 use crate::event::{InviteFailed, InviteReady, Outgoing, TraceContext};
 use crate::invite::{
     Announcement, Effect, Failure, FailureClass, Input, Invite, Setback, Sink, State, event_id,
 };
-use crate::sink::NotConfirmed;
+use crate::sink::{NotConfirmed, Trail};
 use crate::store::{Due, Work};
-use crate::telemetry::spans;
 use crate::time;
 
 /// How long to wait after the store could not be asked.
@@ -59,58 +59,54 @@ impl Relay {
         };
         for work in taken.work {
             let relay = Arc::clone(self);
-            self.life.spawn_work(async move { relay.announce(work).await });
+            self.life.spawn_work(async move {
+                let attempt = trace::attempt(&work.invite, Begun::FromTheStore);
+                relay.announce(work, &attempt).await;
+            });
         }
         taken.next_due.map_or(LONGEST_NAP, |due| due.since(time::now()).min(LONGEST_NAP))
     }
 
     /// Publishes to every pending sink at once and records each confirmation as it comes.
-    pub(super) async fn announce(self: &Arc<Self>, mut work: Work) {
+    pub(super) async fn announce(self: &Arc<Self>, mut work: Work, attempt: &Span) {
         let Some(Effect::Announce(pending)) = work.effect else { return };
         let Ok(_busy) = self.announcing.acquire().await else { return };
         let up = self.outlets.up();
         let mut setback = (!pending.and(up.complement()).is_empty()).then_some(Setback::Away);
-        if let Some(event) = self.outgoing(&work.invite).map(Arc::new) {
+        if let Some(event) = self.outgoing(&work.invite) {
+            let asked = work.invite.clone();
+            let trail = Trail { attempt, work: trace::work(&asked) };
             let mut publishing: FuturesUnordered<_> =
-                pending.and(up).iter().map(|sink| self.publish_to(sink, Arc::clone(&event), &work.invite)).collect();
-            let mut results = Vec::new();
-            // The futures borrow the invite; confirmations are recorded as they come, on a copy that moves on.
-            let mut current = work.clone();
+                pending.and(up).iter().map(|sink| self.publish_to(sink, &event, &trail)).collect();
+            // Each confirmation is recorded as it comes: a slow sink holds back no other.
             while let Some((sink, result)) = publishing.next().await {
                 match result {
                     Ok(()) => {
-                        let Some(next) = self.record(current.invite, Input::Confirmed(sink)).await else { return };
-                        current = next;
+                        let Some(next) = self.record(work.invite, Input::Confirmed(sink)).await else { return };
+                        work = next;
                     }
-                    Err(not_confirmed) => results.push(not_confirmed.setback),
+                    // A refusal by one sink outweighs the absence of another: it is the one that needs a pause.
+                    Err(NotConfirmed { setback: Setback::Refused, .. }) => setback = Some(Setback::Refused),
+                    Err(NotConfirmed { setback: Setback::Away, .. }) => setback = setback.or(Some(Setback::Away)),
                 }
             }
-            drop(publishing);
-            work = current;
-            // A refusal by one sink outweighs the absence of another: it is the one that needs a pause.
-            setback = results.into_iter().chain(setback).max_by_key(|setback| *setback == Setback::Refused);
         }
         if let Some(setback) = setback
-            && let Some(next) = self.record(work.invite, Input::Unconfirmed(setback)).await
+            && self.record(work.invite, Input::Unconfirmed(setback)).await.is_some()
         {
-            work = next;
             self.publish_wake.notify_one();
-        } else {
-            return;
         }
-        debug_assert!(work.effect.is_none());
     }
 
-    async fn publish_to(&self, sink: Sink, event: Arc<Outgoing>, invite: &Invite) -> (Sink, Result<(), NotConfirmed>) {
-        let span = spans::publish(sink, &event, invite);
+    async fn publish_to(&self, sink: Sink, event: &Outgoing, trail: &Trail<'_>) -> (Sink, Result<(), NotConfirmed>) {
         let started = Instant::now();
         crash::pass(Point::PublishSend);
-        let result = self.outlets.publish(sink, &event).instrument(span.clone()).await;
+        let result = self.outlets.publish(sink, event, trail).await;
         if result.is_ok() {
             crash::pass(Point::PublishConfirmed);
         }
-        spans::published(&span, result.as_ref().err().map(|error| error.reason));
-        self.metrics.publish_ended(sink, event.kind, result.as_ref().err().map(|error| error.reason), started.elapsed());
+        let failure = result.as_ref().err().map(|error| error.reason);
+        self.metrics.publish_ended(sink, event.kind, failure, started.elapsed());
         (sink, result)
     }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{Instrument as _, debug, warn};
+use tracing::{Instrument as _, Span, debug, warn};
 
 use super::account::{Account, Place};
+use super::trace::{self, Begun};
 use super::Relay;
 use crate::dashdoc::answer::Operation;
 use crate::dashdoc::client::Exchange;
-use crate::invite::{Effect, Input, Invite};
+use crate::invite::{Answer, Effect, Input, Invite, Lane};
 use crate::store::{Error, Work};
 use crate::telemetry::spans;
 
@@ -21,13 +22,19 @@ impl Relay {
     /// Carries out what the committed state asks for, and everything that follows at once.
     ///
     /// `place` is the leave to use the API; it is given back as soon as the API is not needed any more.
-    pub(super) async fn carry_out(self: &Arc<Self>, mut work: Work, mut place: Option<(Arc<Account>, Place)>) {
+    pub(super) async fn carry_out(
+        self: &Arc<Self>,
+        mut work: Work,
+        place: Option<(Arc<Account>, Place)>,
+        begun: Begun,
+    ) {
+        let attempt = trace::attempt(&work.invite, begun);
         let mut requests = 0;
         while let Some(effect) = work.effect {
             let operation = match effect {
                 Effect::Announce(_) => {
                     drop(place);
-                    self.announce(work).await;
+                    self.announce(work, &attempt).await;
                     return;
                 }
                 Effect::Call => Operation::Generate,
@@ -43,7 +50,7 @@ impl Relay {
                 account.limiter.acquire().await;
             }
             requests += 1;
-            let exchange = self.ask(account, operation, &work.invite).await;
+            let exchange = self.ask(account, operation, &work.invite, &attempt).await;
             account.observe(&exchange).await;
             let input = match operation {
                 Operation::Generate => Input::Called(exchange.answer),
@@ -54,14 +61,21 @@ impl Relay {
         }
         // It waits in the store now; its due time may be the earliest.
         match work.invite.state.schedule() {
-            Some((crate::invite::Lane::Api, _)) => self.wake_account(&work.invite),
-            Some((crate::invite::Lane::Publish(_), _)) => self.publish_wake.notify_one(),
+            Some((Lane::Api, _)) => self.wake_account(&work.invite),
+            Some((Lane::Publish(_), _)) => self.publish_wake.notify_one(),
             None => {}
         }
     }
 
-    async fn ask(&self, account: &Account, operation: Operation, invite: &Invite) -> Exchange {
-        let span = spans::api_request(operation, invite, account.client.base_url());
+    async fn ask(&self, account: &Account, operation: Operation, invite: &Invite, attempt: &Span) -> Exchange {
+        let request = spans::ApiRequest {
+            server: spans::Server::of(account.client.base_url()),
+            method: operation.method(),
+            template: operation.template(),
+            // A POST after the first is a repeat as the conventions mean it; a GET is not.
+            resend_count: if operation == Operation::Generate { invite.attempts.saturating_sub(1) } else { 0 },
+        };
+        let span = spans::call_api(attempt, &request, &trace::work(invite));
         let started = Instant::now();
         let exchange = async {
             match operation {
@@ -70,7 +84,11 @@ impl Relay {
             }
         };
         let exchange = exchange.instrument(span.clone()).await;
-        spans::api_answered(&span, &exchange);
+        match (exchange.status, &exchange.answer) {
+            (Some(status), _) => spans::answered(&span, status),
+            (None, Answer::Failed { failure, .. }) => spans::failed(&span, &failure.code),
+            (None, Answer::Code(_) | Answer::NoCode) => {}
+        }
         self.metrics.api_answered(&account.name, operation, &exchange, started.elapsed());
         exchange
     }

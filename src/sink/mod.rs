@@ -5,11 +5,13 @@ pub mod stdout;
 pub mod webhook;
 
 use tokio::sync::watch;
+use tracing::Span;
 
 use crate::broker::BrokerState;
 use crate::event::Outgoing;
 use crate::invite::{Setback, Sink, Sinks};
 use crate::telemetry::metrics::PublishFailure;
+use crate::telemetry::spans;
 
 use rabbitmq::RabbitmqSink;
 use stdout::StdoutSink;
@@ -24,6 +26,14 @@ pub struct Outlets {
     pub webhook: Option<WebhookSink>,
     /// `sink.stdout`.
     pub stdout: Option<StdoutSink>,
+}
+
+/// What the spans of a publication hang on.
+pub struct Trail<'a> {
+    /// The attempt that publishes.
+    pub attempt: &'a Span,
+    /// What is being published.
+    pub work: spans::Work<'a>,
 }
 
 /// Why a sink has not confirmed an event. It is published again, with the same id, for as long as it takes.
@@ -57,10 +67,10 @@ impl Outlets {
     }
 
     /// Publishes `event` to `sink` and waits for its confirmation.
-    pub async fn publish(&self, sink: Sink, event: &Outgoing) -> Result<(), NotConfirmed> {
+    pub async fn publish(&self, sink: Sink, event: &Outgoing, trail: &Trail<'_>) -> Result<(), NotConfirmed> {
         match (sink, &self.rabbitmq, &self.webhook, &self.stdout) {
-            (Sink::Rabbitmq, Some(rabbitmq), _, _) => rabbitmq.publish(event).await,
-            (Sink::Webhook, _, Some(webhook), _) => webhook.publish(event).await,
+            (Sink::Rabbitmq, Some(rabbitmq), _, _) => rabbitmq.publish(event, trail).await,
+            (Sink::Webhook, _, Some(webhook), _) => webhook.publish(event, trail).await,
             (Sink::Stdout, _, _, Some(stdout)) => stdout.publish(event).await,
             // Not configured any more: the next take drops it from the pending ones.
             (Sink::Rabbitmq | Sink::Webhook | Sink::Stdout, ..) => {

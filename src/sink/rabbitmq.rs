@@ -2,18 +2,22 @@
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
-use super::NotConfirmed;
-use crate::broker::{BrokerState, Message, PublishError, Publisher};
+use super::{NotConfirmed, Trail};
+use crate::broker::{BrokerState, Endpoint, Message, PublishError, Publisher};
 use crate::event::{CONTENT_TYPE, Outgoing};
 use crate::invite::{Announcement, Setback};
 use crate::telemetry::metrics::PublishFailure;
+use crate::telemetry::propagation::{self, TraceHeaders};
 use crate::telemetry::spans;
 
 /// Where and how to publish.
 pub struct RabbitmqSink {
     /// The connection for publishing; none of the consumers uses it.
     pub publisher: Publisher,
+    /// The broker, for spans.
+    pub endpoint: Endpoint,
     /// Its state, for taking work only while it is up.
     pub state: watch::Receiver<BrokerState>,
     /// `sink.rabbitmq.exchange`.
@@ -31,7 +35,7 @@ impl RabbitmqSink {
     }
 
     /// Publishes one event. `Ok` means confirmed *and* routed to a queue.
-    pub async fn publish(&self, event: &Outgoing) -> Result<(), NotConfirmed> {
+    pub async fn publish(&self, event: &Outgoing, trail: &Trail<'_>) -> Result<(), NotConfirmed> {
         let routing_key = match event.kind {
             Announcement::Ready => &self.routing_key,
             Announcement::Failed => &self.failed_routing_key,
@@ -41,26 +45,50 @@ impl RabbitmqSink {
             .map(|(name, value)| (format!("cloudEvents_{name}"), value.into_owned()))
             .collect();
         // The hop: this span's context, where the attributes carry the start of the transmission.
-        headers.extend(spans::outgoing_pairs(&event.trace));
+        let id = event.id.to_string();
+        let server = spans::Server { host: self.endpoint.host(), port: self.endpoint.port() };
+        let described = spans::OutgoingEvent { server, id: &id, kind: event.type_ };
+        let span = spans::publish(trail.attempt, &described, &self.exchange, routing_key, &trail.work);
+        let incoming = TraceHeaders::parse(event.trace.traceparent.as_deref(), event.trace.tracestate.as_deref());
+        if let Some(hop) = propagation::onward(&span, incoming.as_ref()) {
+            headers.push(("traceparent".to_owned(), hop.traceparent().to_owned()));
+            headers.extend(hop.tracestate().map(|state| ("tracestate".to_owned(), state.to_owned())));
+        }
         let message = Message {
             exchange: self.exchange.clone(),
             routing_key: routing_key.clone(),
-            message_id: event.id.to_string(),
+            message_id: id,
             correlation_id: event.causation_id.clone().filter(|id| id.len() <= 255),
             content_type: CONTENT_TYPE.to_owned(),
             headers,
             timestamp: event.time,
             body: Bytes::copy_from_slice(&event.body),
         };
-        self.publisher.publish(message).await.map_err(|error| NotConfirmed {
-            setback: if error.is_outage() { Setback::Away } else { Setback::Refused },
-            reason: match error {
-                PublishError::Unroutable => PublishFailure::Unroutable,
-                PublishError::Nacked => PublishFailure::Nacked,
-                PublishError::Unconfirmed => PublishFailure::Unconfirmed,
-                PublishError::Disconnected | PublishError::Blocked => PublishFailure::Disconnected,
-                PublishError::TooLong => PublishFailure::Refused,
-            },
+        self.publisher.publish(message).instrument(span.clone()).await.map_err(|error| {
+            let reason = reason_of(error);
+            spans::failed(&span, reason.as_str());
+            NotConfirmed { setback: setback_of(error), reason }
         })
+    }
+}
+
+/// Only an absence that the connection's state shows is waited out; what the state doesn't show backs off, or
+/// it would be tried again at once.
+fn setback_of(error: PublishError) -> Setback {
+    match error {
+        PublishError::Disconnected | PublishError::Blocked => Setback::Away,
+        PublishError::Unroutable | PublishError::Nacked | PublishError::Unconfirmed | PublishError::TooLong => {
+            Setback::Refused
+        }
+    }
+}
+
+fn reason_of(error: PublishError) -> PublishFailure {
+    match error {
+        PublishError::Unroutable => PublishFailure::Unroutable,
+        PublishError::Nacked => PublishFailure::Nacked,
+        PublishError::Unconfirmed => PublishFailure::Unconfirmed,
+        PublishError::Disconnected | PublishError::Blocked => PublishFailure::Disconnected,
+        PublishError::TooLong => PublishFailure::Refused,
     }
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use tokio::sync::{Semaphore, watch};
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 use url::Url;
 
-use super::NotConfirmed;
+use super::{NotConfirmed, Trail};
 use crate::config::SecretWatch;
 use crate::dashdoc::retry_after;
 use crate::event::{self, Outgoing};
@@ -19,7 +19,7 @@ use crate::invite::{Backoff, Setback};
 use crate::lifecycle::Lifecycle;
 use crate::signature::{self, Secret};
 use crate::telemetry::metrics::PublishFailure;
-use crate::telemetry::spans;
+use crate::telemetry::{propagation, spans};
 use crate::time;
 
 /// Requests in flight at the receiver.
@@ -88,37 +88,43 @@ impl WebhookSink {
     }
 
     /// Sends one event. `Ok` means a 2xx.
-    pub async fn publish(&self, event: &Outgoing) -> Result<(), NotConfirmed> {
+    pub async fn publish(&self, event: &Outgoing, trail: &Trail<'_>) -> Result<(), NotConfirmed> {
         let away = NotConfirmed { setback: Setback::Away, reason: PublishFailure::Other };
         if !self.is_up() {
             return Err(away);
         }
         let Ok(place) = self.shared.places.try_acquire() else { return Err(away) };
-        let sent = self.send(event).await;
+        let id = event.id.to_string();
+        let server = spans::Server::of(&self.shared.settings.url);
+        let described = spans::OutgoingEvent { server, id: &id, kind: event.type_ };
+        let span = spans::send_webhook(trail.attempt, &described, &trail.work);
+        let sent = self.send(&id, event).instrument(span.clone()).await;
+        if let Err(refused) = &sent {
+            spans::failed(&span, refused.reason.as_str());
+        }
         drop(place);
         self.judge(&sent);
         sent.map_err(|refused| NotConfirmed { setback: Setback::Refused, reason: refused.reason })
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that sends requests to the receiver")]
-    async fn send(&self, event: &Outgoing) -> Result<(), Refused> {
+    async fn send(&self, id: &str, event: &Outgoing) -> Result<(), Refused> {
         let settings = &self.shared.settings;
-        let id = event.id.to_string();
         let now = time::now();
         let refused = |reason| Refused { reason, pause: None };
         // Checked when it was read; a file that has since been broken keeps its last good content.
         let secret: Secret = settings.secret.current().reveal().parse().map_err(|_| refused(PublishFailure::Other))?;
         let seconds = now.as_millis() / 1000;
-        let signature = signature::sign(&secret, &id, seconds, &event.body);
+        let signature = signature::sign(&secret, id, seconds, &event.body);
         let request = self
             .shared
             .http
             .post(settings.url.clone())
             .header(CONTENT_TYPE, event::CONTENT_TYPE)
-            .header(signature::ID_HEADER, &id)
+            .header(signature::ID_HEADER, id)
             .header(signature::TIMESTAMP_HEADER, seconds.to_string())
             .header(signature::SIGNATURE_HEADER, signature)
-            .headers(spans::outgoing_headers())
+            .headers(propagation::outgoing_headers())
             .body(event.body.clone());
         let response = request.send().await.map_err(|error| {
             refused(if error.is_timeout() { PublishFailure::Timeout } else { PublishFailure::Disconnected })

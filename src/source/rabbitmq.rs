@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tracing::{Instrument as _, warn};
+use tracing::{Span, warn};
 
-use crate::broker::{Delivery, Verdict};
+use crate::broker::{Delivery, Endpoint, Verdict};
 use crate::crash::{self, Point};
 use crate::event::{self, Envelope, Refusal, Transport, TruckerCreated};
-use crate::relay::Intake;
+use crate::relay::{self, Intake};
 use crate::telemetry::metrics::{EventOutcome, Metrics, Source};
 use crate::telemetry::spans;
 
@@ -19,13 +19,21 @@ pub struct RabbitmqSource {
     /// Largest body that is looked at, in bytes; the same limit as on the webhook.
     max_body: usize,
     queue: Arc<str>,
+    endpoint: Endpoint,
     metrics: Arc<Metrics>,
 }
 
 impl RabbitmqSource {
     /// A source that feeds `intake`.
-    pub fn new(intake: Intake, rules: Arc<event::Rules>, max_body: usize, queue: &str, metrics: Arc<Metrics>) -> Self {
-        Self { intake, rules, max_body, queue: Arc::from(queue), metrics }
+    pub fn new(
+        intake: Intake,
+        rules: Arc<event::Rules>,
+        max_body: usize,
+        queue: &str,
+        endpoint: Endpoint,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { intake, rules, max_body, queue: Arc::from(queue), endpoint, metrics }
     }
 
     /// Judges one batch: one verdict for each delivery, in their order.
@@ -36,14 +44,13 @@ impl RabbitmqSource {
         for delivery in &deliveries {
             match self.parse(delivery) {
                 Ok(event) => {
-                    let span = spans::intake_amqp(&self.queue, delivery, &event);
-                    // The stored context is this span's, so that later attempts are linked to it.
-                    events.push(spans::traced_by(&span, event));
+                    let (span, event) = self.traced(delivery, event);
+                    events.push(event);
                     spans.push(span);
                     verdicts.push(Verdict::Ack);
                 }
                 Err(refusal) => {
-                    self.metrics.events_received.get(&(Source::Rabbitmq, EventOutcome::Poison)).inc();
+                    self.metrics.events_received.of(Source::Rabbitmq, EventOutcome::Poison).inc();
                     warn!(
                         reason = refusal.reason_code(), field = refusal.field, delivery_tag = delivery.delivery_tag,
                         "poison: the message goes to the dead-letter queue"
@@ -58,10 +65,13 @@ impl RabbitmqSource {
         if events.is_empty() {
             return verdicts;
         }
-        let batch = spans.first().cloned().unwrap_or_else(tracing::Span::none);
-        let accepted = self.intake.accept(Source::Rabbitmq, events).instrument(batch).await;
-        match accepted {
-            Ok(_) => crash::pass(Point::SourceAck),
+        match self.intake.accept(Source::Rabbitmq, events).await {
+            Ok(taken) => {
+                for (span, taken) in spans.iter().zip(&taken) {
+                    spans::identify_invite(span, &taken.key);
+                }
+                crash::pass(Point::SourceAck);
+            }
             Err(error) => {
                 warn!(%error, events = spans.len(), "events can't be accepted now, they stay with the broker");
                 for verdict in verdicts.iter_mut().filter(|verdict| **verdict == Verdict::Ack) {
@@ -70,6 +80,21 @@ impl RabbitmqSource {
             }
         }
         verdicts
+    }
+
+    /// The span of taking one delivery in, and the event with the context that later attempts refer to.
+    fn traced(&self, delivery: &Delivery, mut event: TruckerCreated) -> (Span, TruckerCreated) {
+        let span = spans::process_delivery(&spans::Delivery {
+            server: spans::Server { host: self.endpoint.host(), port: self.endpoint.port() },
+            exchange: &delivery.exchange,
+            routing_key: &delivery.routing_key,
+            queue: &self.queue,
+            tag: delivery.delivery_tag,
+            message_id: delivery.message_id.as_deref(),
+        });
+        event.trace = relay::trace_intake(&span, &event.trace);
+        spans::identify_event(&span, &event.event_id, Some(&event.event_source), None);
+        (span, event)
     }
 
     fn parse(&self, delivery: &Delivery) -> Result<TruckerCreated, Refusal> {

@@ -11,14 +11,14 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde::Serialize;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::config::SecretListWatch;
 use crate::crash::{self, Point};
-use crate::event::{self, Envelope, Transport};
+use crate::event::{self, Envelope, Refusal, RefusalKind, Transport};
 use crate::http::problem::{self, Problem};
 use crate::lifecycle::Lifecycle;
-use crate::relay::Intake;
+use crate::relay::{self, Intake};
 use crate::signature::{self, Secret, SignedHeaders, Token};
 use crate::telemetry::metrics::{EventOutcome, Metrics, Source};
 use crate::telemetry::spans;
@@ -44,6 +44,8 @@ pub struct WebhookSource {
     intake: Intake,
     rules: Arc<event::Rules>,
     verifiers: Verifiers,
+    /// `source.webhook.path`.
+    path: String,
     /// `source.webhook.max_body`, in bytes.
     max_body: usize,
     metrics: Arc<Metrics>,
@@ -63,22 +65,24 @@ impl WebhookSource {
         intake: Intake,
         rules: Arc<event::Rules>,
         verifiers: Verifiers,
+        path: String,
         max_body: usize,
         metrics: Arc<Metrics>,
         life: &Lifecycle,
     ) -> Self {
-        Self { intake, rules, verifiers, max_body, metrics, life: life.clone() }
+        Self { intake, rules, verifiers, path, max_body, metrics, life: life.clone() }
     }
 
-    /// The routes of the public port: the endpoint at `path`, problems for everything else.
-    pub fn router(self, path: &str) -> Router {
-        Router::new()
-            .route(path, post(receive).fallback(problem::method_not_allowed_post))
-            .fallback(problem::not_found)
-            .with_state(Arc::new(self))
+    /// The routes of the public port: the endpoint, problems for everything else.
+    pub fn router(self) -> Router {
+        let path = self.path.clone();
+        let router = Router::new()
+            .route(&path, post(receive))
+            .with_state(Arc::new(self));
+        problem::with_fallbacks(router)
     }
 
-    async fn take(&self, request: Request<Body>) -> Result<Response, Problem> {
+    async fn take(&self, request: Request<Body>, span: &Span) -> Result<Response, Problem> {
         if self.life.is_draining() {
             return Err(unavailable("the service is shutting down"));
         }
@@ -98,18 +102,19 @@ impl WebhookSource {
             message_id: text(signature::ID_HEADER),
             body: &body,
         };
-        let event = event::parse(&self.rules, &envelope).map_err(|refusal| {
-            self.metrics.events_received.get(&(Source::Webhook, EventOutcome::Poison)).inc();
+        let mut event = event::parse(&self.rules, &envelope).map_err(|refusal| {
+            self.metrics.events_received.of(Source::Webhook, EventOutcome::Poison).inc();
             Problem::from(refusal)
         })?;
-        let span = spans::intake_http(&event);
-        let event = spans::traced_by(&span, event);
-        let taken = self.intake.accept(Source::Webhook, vec![event]).instrument(span).await;
+        event.trace = relay::trace_intake(span, &event.trace);
+        spans::identify_event(span, &event.event_id, Some(&event.event_source), None);
+        let taken = self.intake.accept(Source::Webhook, vec![event]).instrument(span.clone()).await;
         let taken = taken.map_err(|_| unavailable("the event can't be stored now"))?;
         crash::pass(Point::WebhookAnswer);
-        let answer = taken.into_iter().next().map(|taken| Accepted {
-            status: if taken.news { "accepted" } else { "duplicate" },
-            invite: taken.key.to_string(),
+        let answer = taken.first().map(|taken| {
+            spans::identify_invite(span, &taken.key);
+            let status = if taken.news { "accepted" } else { "duplicate" };
+            Accepted { status, invite: taken.key.to_string() }
         });
         Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
     }
@@ -118,12 +123,14 @@ impl WebhookSource {
     fn unreadable(&self, headers: &HeaderMap) -> Problem {
         let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-        self.metrics.events_received.get(&(Source::Webhook, EventOutcome::Refused)).inc();
+        self.metrics.events_received.of(Source::Webhook, EventOutcome::Refused).inc();
         if chunked || length.is_some_and(|length| length > self.max_body) {
             let detail = format!("the body is larger than {} bytes; send the event without attachments", self.max_body);
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail).field("body")
+            let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large");
+            problem.detail(detail).field("body")
         } else {
-            Problem::new(StatusCode::BAD_REQUEST, "body-unreadable", "the body ended early").field("body")
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "body-unreadable", "The body can't be read");
+            problem.detail("the body ended early; send it again").field("body")
         }
     }
 
@@ -132,8 +139,9 @@ impl WebhookSource {
         let verifiers = &self.verifiers;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let refuse = |field: &str, detail: String| {
-            self.metrics.events_received.get(&(Source::Webhook, EventOutcome::Refused)).inc();
-            Problem::new(StatusCode::UNAUTHORIZED, "not-verified", detail).field(field)
+            self.metrics.events_received.of(Source::Webhook, EventOutcome::Refused).inc();
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, "not-verified", "The sender can't be verified");
+            problem.detail(detail).field(field)
         };
         let presented = text(verifiers.token_header.as_str());
         if let Some(tokens) = &verifiers.tokens
@@ -174,13 +182,27 @@ impl WebhookSource {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (status, title) = match refusal.kind() {
+            RefusalKind::Malformed => (StatusCode::BAD_REQUEST, "The event can't be read"),
+            RefusalKind::UnsupportedMedia => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "This media type is not taken"),
+            RefusalKind::Unprocessable => (StatusCode::UNPROCESSABLE_ENTITY, "The event can't be used"),
+        };
+        Self::new(status, refusal.reason_code(), title).detail(refusal.to_string()).field(refusal.field)
+    }
+}
+
 async fn receive(State(source): State<Arc<WebhookSource>>, request: Request<Body>) -> Response {
     let started = tokio::time::Instant::now();
-    let response = source.take(request).await.unwrap_or_else(IntoResponse::into_response);
+    let span = spans::serve_webhook(&source.path);
+    let response = source.take(request, &span).await.unwrap_or_else(IntoResponse::into_response);
+    spans::gave_answer(&span, response.status().as_u16());
     source.metrics.webhook_answered(response.status().as_u16(), started.elapsed());
     response
 }
 
 fn unavailable(detail: &str) -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-accepting", detail.to_owned()).retry_after(TRY_AGAIN_AFTER)
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-accepting", "Events can't be accepted now");
+    problem.detail(detail).retry_after(TRY_AGAIN_AFTER)
 }

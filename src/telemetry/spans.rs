@@ -36,6 +36,13 @@ pub struct Server<'a> {
     pub port: u16,
 }
 
+impl<'a> Server<'a> {
+    /// The host and port of a URL.
+    pub fn of(url: &'a url::Url) -> Self {
+        Self { host: url.host_str().unwrap_or_default(), port: url.port_or_known_default().unwrap_or_default() }
+    }
+}
+
 /// Which try at which code a span belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Work<'a> {
