@@ -1,3 +1,7 @@
-//! The `invite-relay` binary.
+//! The `invite-relay` binary: everything it does is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    invite_relay::cli::main()
+}

@@ -37,7 +37,7 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PartState {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Whether it works.
     pub ready: bool,
     /// Whether the process needs it to accept work.
@@ -56,13 +56,13 @@ impl Health {
     }
 
     /// Adds a part without which the process cannot accept work. It is not ready until it says so.
-    pub fn required(&self, name: &'static str) -> Part {
-        self.add(name, true)
+    pub fn required(&self, name: impl Into<String>) -> Part {
+        self.add(name.into(), true)
     }
 
     /// Adds a part whose trouble is shown, but does not stop intake.
-    pub fn optional(&self, name: &'static str) -> Part {
-        self.add(name, false)
+    pub fn optional(&self, name: impl Into<String>) -> Part {
+        self.add(name.into(), false)
     }
 
     /// How things stand now.
@@ -73,7 +73,7 @@ impl Health {
         Report { ready, draining, parts }
     }
 
-    fn add(&self, name: &'static str, required: bool) -> Part {
+    fn add(&self, name: String, required: bool) -> Part {
         let mut parts = self.lock();
         parts.push(PartState { name, ready: false, required, detail: STARTING.into(), since: time::now() });
         Part { health: self.clone(), index: parts.len() - 1 }

@@ -6,31 +6,34 @@ use tracing::{debug, warn};
 
 use super::Relay;
 
-/// How often codes and old rows are looked for.
-const TIDY_EVERY: Duration = Duration::from_secs(30);
 /// How often the gauges of stored invites are set; below the usual scrape interval.
-const COUNT_EVERY: Duration = Duration::from_secs(5);
+const ROUND: Duration = Duration::from_secs(5);
+/// In every so many rounds, codes and old rows are looked for.
+const ROUNDS_TO_TIDY: u32 = 6;
 
 impl Relay {
     /// Runs until the drain begins.
     pub(super) async fn keep_house(&self) {
-        let mut tidy = tokio::time::interval(TIDY_EVERY);
-        let mut count = tokio::time::interval(COUNT_EVERY);
-        for timer in [&mut tidy, &mut count] {
-            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        }
+        let mut timer = tokio::time::interval(ROUND);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut round: u32 = 0;
         loop {
             tokio::select! {
                 () = self.life.draining() => return,
-                _ = tidy.tick() => self.tidy().await,
-                _ = count.tick() => self.count().await,
+                _ = timer.tick() => {}
             }
+            self.count().await;
+            // Tidying always writes something: while the store is in trouble it is how its recovery is noticed.
+            if round.is_multiple_of(ROUNDS_TO_TIDY) || self.store_works.borrow().is_err() {
+                self.tidy().await;
+            }
+            round = round.wrapping_add(1);
         }
     }
 
     async fn tidy(&self) {
         loop {
-            match self.store.tidy().await {
+            match self.wrote(self.store.tidy().await) {
                 Ok(tidied) => {
                     debug!(codes = tidied.codes, invites = tidied.invites, "tidied the store");
                     if !tidied.more {
@@ -38,7 +41,6 @@ impl Relay {
                     }
                 }
                 Err(error) => {
-                    self.metrics.store_errors.inc();
                     warn!(%error, "the store could not be tidied");
                     return;
                 }

@@ -42,10 +42,9 @@ impl Intake {
             arrivals.push(arrival);
             reservations.push(reservation);
         }
-        let receipts = match relay.store.accept(arrivals).await {
+        let receipts = match relay.wrote(relay.store.accept(arrivals).await) {
             Ok(receipts) => receipts,
             Err(error) => {
-                relay.metrics.store_errors.inc();
                 for (account, place) in reservations.into_iter().flatten() {
                     account.cancel(place);
                 }

@@ -16,15 +16,17 @@ mod worker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 pub use account::{Account, Limits};
 pub use intake::{Intake, Taken};
 pub use trace::intake as trace_intake;
 
+use crate::broker::BrokerState;
 use crate::invite::AccountName;
 use crate::lifecycle::Lifecycle;
 use crate::sink::Outlets;
+use crate::sink::webhook::WebhookSink;
 use crate::store;
 use crate::telemetry::metrics::Metrics;
 
@@ -39,6 +41,8 @@ pub struct Relay {
     /// `event.source`, the source of outgoing events.
     event_source: String,
     metrics: Arc<Metrics>,
+    /// Whether the last write was committed, or why not. Readiness watches it.
+    store_works: watch::Sender<Result<(), String>>,
     /// Woken when an announcement waits in the store.
     publish_wake: Notify,
     announcing: Arc<Semaphore>,
@@ -49,7 +53,7 @@ impl Relay {
     /// A relay that does nothing yet.
     pub fn new(
         store: store::Shared,
-        accounts: Vec<Account>,
+        accounts: Vec<Arc<Account>>,
         outlets: Outlets,
         event_source: String,
         metrics: Arc<Metrics>,
@@ -57,10 +61,11 @@ impl Relay {
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
-            accounts: accounts.into_iter().map(|account| (account.name.clone(), Arc::new(account))).collect(),
+            accounts: accounts.into_iter().map(|account| (account.name.clone(), account)).collect(),
             outlets,
             event_source,
             metrics,
+            store_works: watch::Sender::new(Ok(())),
             publish_wake: Notify::new(),
             announcing: Arc::new(Semaphore::new(ANNOUNCING_MAX)),
             life: life.clone(),
@@ -82,6 +87,38 @@ impl Relay {
     /// The way in for events.
     pub fn intake(self: &Arc<Self>) -> Intake {
         Intake::new(Arc::clone(self))
+    }
+
+    /// Whether the store takes writes.
+    pub fn watch_store(&self) -> watch::Receiver<Result<(), String>> {
+        self.store_works.subscribe()
+    }
+
+    /// The state of the RabbitMQ sink, if it is configured.
+    pub fn watch_rabbitmq_sink(&self) -> Option<watch::Receiver<BrokerState>> {
+        self.outlets.rabbitmq.as_ref().map(|sink| sink.state.clone())
+    }
+
+    /// Whether the webhook sink is being sent events, if it is configured.
+    pub fn watch_webhook_sink(&self) -> Option<watch::Receiver<bool>> {
+        self.outlets.webhook.as_ref().map(WebhookSink::state)
+    }
+
+    /// Notes how a write ended.
+    fn wrote<T>(&self, result: Result<T, store::Error>) -> Result<T, store::Error> {
+        let now = match &result {
+            Err(error @ (store::Error::Unavailable(_) | store::Error::Corrupt(_) | store::Error::Open(_))) => {
+                self.metrics.store_errors.inc();
+                Err(error.to_string())
+            }
+            Ok(_) | Err(store::Error::Lost) => Ok(()),
+        };
+        self.store_works.send_if_modified(|works| {
+            let changed = *works != now;
+            *works = now;
+            changed
+        });
+        result
     }
 
     /// The accounts at work.

@@ -97,7 +97,7 @@ impl Relay {
     /// in our hands only. `None` if the work is somebody else's by now, or the process gives up.
     pub(super) async fn record(&self, invite: Invite, input: Input) -> Option<Work> {
         loop {
-            match self.store.advance(invite.clone(), input.clone()).await {
+            match self.wrote(self.store.advance(invite.clone(), input.clone()).await) {
                 Ok(work) => {
                     self.metrics.moved(&invite, &input, &work.invite);
                     return Some(work);
@@ -108,7 +108,6 @@ impl Relay {
                     return None;
                 }
                 Err(error) => {
-                    self.metrics.store_errors.inc();
                     warn!(invite.id = %invite.key, %error, "an outcome could not be stored, trying again");
                 }
             }

@@ -43,7 +43,7 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a gate across restarts.
     fn set_gate(&self, account: AccountName, gate: Gate) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Erases codes and old rows, one bounded portion; call again while there is more.
+    /// Erases codes and old rows, one bounded portion; call again while there is more. Always writes something.
     fn tidy(&self) -> BoxFuture<'_, Result<Tidied, Error>>;
 
     /// How many invites are in which state, by account.

@@ -18,11 +18,12 @@ use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
 pub use labels::{
-    ApiOutcome, BrokerEvent, EventOutcome, HttpStatus, PublishFailure, Purpose, Route, Source, UnknownCause,
+    ApiOutcome, EventOutcome, HttpStatus, PublishFailure, Purpose, Route, Source, UnknownCause,
     UnknownResolution,
 };
 pub use table::{Label, LabelSet, Table};
 
+use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;
 use crate::invite::{AccountName, Announcement, FailureClass, GateReason, Origin, Sink, StateName};
 use crate::time::{self, Timestamp};

@@ -1,6 +1,7 @@
 //! The closed sets of label values. Nothing that comes from outside is ever a label.
 
 use super::table::{Accounts, Label};
+use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;
 use crate::invite::{Announcement, FailureClass, GateReason, Origin, Sink, StateName};
 
@@ -59,6 +60,7 @@ domain_label!(GateReason: "reason");
 domain_label!(Sink: "sink");
 domain_label!(Announcement: "event");
 domain_label!(Operation: "operation");
+domain_label!(BrokerEvent: "kind");
 
 label!(
     /// Where an event came from.
@@ -171,34 +173,6 @@ label!(
         Consume = "consume",
         /// Sending events out.
         Publish = "publish",
-    }
-);
-
-label!(
-    /// Something that happened between us and the broker.
-    BrokerEvent: "kind" {
-        /// A connection is up.
-        Connected = "connected",
-        /// A connection is gone.
-        Disconnected = "disconnected",
-        /// The broker cancelled our consumer.
-        ConsumerCancelled = "consumer_cancelled",
-        /// A channel died under a living connection.
-        ChannelDied = "channel_died",
-        /// The broker blocks publishers.
-        Blocked = "blocked",
-        /// It no longer does.
-        Unblocked = "unblocked",
-        /// A message came back unroutable.
-        Returned = "returned",
-        /// A publish was refused.
-        Nacked = "nacked",
-        /// A confirm did not come in time.
-        ConfirmTimeout = "confirm_timeout",
-        /// A queue or exchange is not as configured.
-        TopologyMismatch = "topology_mismatch",
-        /// A consumer that should be alive is not.
-        LivenessFailed = "liveness_failed",
     }
 );
 

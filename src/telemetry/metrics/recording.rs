@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{ApiOutcome, HttpStatus, Metrics, PublishFailure, Route, UnknownCause, UnknownResolution};
+use super::{ApiOutcome, HttpStatus, Metrics, PublishFailure, Purpose, Route, UnknownCause, UnknownResolution};
+use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;
 use crate::dashdoc::client::Exchange;
 use crate::invite::{
@@ -114,6 +115,29 @@ impl Metrics {
             Some(failure) => self.publish_failures.of(sink, failure).inc(),
         };
         self.publish_duration.of(sink).observe(took.as_secs_f64());
+    }
+
+    /// Something happened between us and the broker.
+    pub fn broker_happened(&self, purpose: Purpose, event: BrokerEvent) {
+        self.broker_events.of(event).inc();
+        match event {
+            BrokerEvent::Connected => self.broker_connected.of(purpose).set(1),
+            BrokerEvent::Disconnected
+            | BrokerEvent::ConsumerCancelled
+            | BrokerEvent::ConsumerLost
+            | BrokerEvent::ChannelDied
+            | BrokerEvent::HeldTooLong => self.broker_connected.of(purpose).set(0),
+            BrokerEvent::AttemptFailed
+            | BrokerEvent::Blocked
+            | BrokerEvent::Unblocked
+            | BrokerEvent::Returned
+            | BrokerEvent::Nacked
+            | BrokerEvent::ConfirmTimeout
+            | BrokerEvent::TopologyDiffers
+            | BrokerEvent::Held
+            | BrokerEvent::DeadLettered
+            | BrokerEvent::DeadLetterFailed => 0,
+        };
     }
 
     /// The webhook has answered.

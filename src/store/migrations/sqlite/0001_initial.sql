@@ -59,6 +59,12 @@ CREATE TABLE gates (
     strikes INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Written now and then, so that a store that takes no writes is noticed, and its recovery as well.
+CREATE TABLE pulse (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    at  INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE secrets (
     name  TEXT PRIMARY KEY,
     value BLOB NOT NULL

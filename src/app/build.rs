@@ -1,0 +1,306 @@
+//! Each part, built from its section of the configuration.
+
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use axum::http::HeaderName;
+use tokio::net::TcpListener;
+
+use crate::broker::{
+    Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions, QueueType, SinkTopology,
+    Topology,
+};
+use crate::config::{self, Config, SecretFiles, SecretSource};
+use crate::dashdoc::client::{self, Client, TokenSource};
+use crate::event;
+use crate::http::health::Health;
+use crate::invite::{Backoff, FingerprintKey, Gate, GateRules, Policy, Rules};
+use crate::lifecycle::Lifecycle;
+use crate::relay::{Account, Limits, Relay};
+use crate::sink::Outlets;
+use crate::sink::rabbitmq::RabbitmqSink;
+use crate::sink::stdout::StdoutSink;
+use crate::sink::webhook::{self, WebhookSink};
+use crate::source::rabbitmq::RabbitmqSource;
+use crate::source::webhook::{Verifiers, WebhookSource};
+use crate::store;
+use crate::store::sqlite;
+use crate::telemetry::metrics::{Metrics, Purpose};
+
+use super::readiness;
+
+/// A worker that is silent for this many call timeouts has lost its work: long enough for one call, its record
+/// and a slow disk, short enough that a crash delays nobody by more than a minute or two.
+const LEASE_TIMEOUTS: u32 = 4;
+/// The lease is never shorter than this, however short the timeouts are.
+const LEASE_MIN: Duration = Duration::from_secs(30);
+
+/// The rules of the state machine.
+pub(super) fn rules(config: &Config) -> anyhow::Result<Rules> {
+    let slowest = config.accounts().values().map(|account| account.timeout).max().unwrap_or_default();
+    let sinks = &config.sink;
+    let slowest = slowest.max(sinks.rabbitmq.confirm_timeout).max(sinks.webhook.timeout);
+    Ok(Rules {
+        policy: match config.invite.policy {
+            config::Policy::Generate => Policy::Generate,
+            config::Policy::Reuse => Policy::Reuse,
+        },
+        lease: (slowest * LEASE_TIMEOUTS).max(LEASE_MIN),
+        backoff: backoff(config)?,
+        max_attempts: config.retry.max_attempts,
+        max_age: config.retry.max_age,
+        not_found_for: config.retry.not_found_for,
+        verify_after: config.invite.verify_after,
+        sinks: configured_sinks(config),
+    })
+}
+
+fn configured_sinks(config: &Config) -> crate::invite::Sinks {
+    use crate::invite::Sink;
+    let on = [
+        config.sink.rabbitmq.enabled.then_some(Sink::Rabbitmq),
+        config.sink.webhook.enabled.then_some(Sink::Webhook),
+        config.sink.stdout.enabled.then_some(Sink::Stdout),
+    ];
+    on.into_iter().flatten().collect()
+}
+
+fn backoff(config: &Config) -> anyhow::Result<Backoff> {
+    let retry = &config.retry;
+    Backoff::try_new(retry.base_delay, retry.factor, retry.max_delay).context("[retry]")
+}
+
+/// The path of the embedded store.
+pub(crate) fn store_path(config: &Config) -> anyhow::Result<PathBuf> {
+    let url = config.store.url_source().read().context("store.url")?;
+    match url.reveal().strip_prefix("sqlite://") {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => bail!("store.url: only sqlite://PATH is supported by this version"),
+    }
+}
+
+pub(super) fn store_settings(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<sqlite::Settings> {
+    let metrics = Arc::clone(metrics);
+    Ok(sqlite::Settings {
+        path: store_path(config)?,
+        rules: rules(config)?,
+        erase_codes_after: config.store.erase_codes_after,
+        retention: config.store.retention,
+        fingerprint_key: fingerprint_key(config)?,
+        observer: Arc::new(move |commands, took| {
+            metrics.store_batch_size.observe(commands as f64);
+            metrics.store_commit_duration.observe(took.as_secs_f64());
+        }),
+    })
+}
+
+fn fingerprint_key(config: &Config) -> anyhow::Result<Option<FingerprintKey>> {
+    use sha2::Digest as _;
+    let Some(path) = &config.store.fingerprint_key_file else { return Ok(None) };
+    let secret = SecretSource::File(path.clone()).read().context("store.fingerprint_key_file")?;
+    // Whatever its form, all of the file counts.
+    Ok(Some(FingerprintKey::new(sha2::Sha256::digest(secret.reveal().as_bytes()).into())))
+}
+
+fn observer(metrics: &Arc<Metrics>, purpose: Purpose) -> Observer {
+    let metrics = Arc::clone(metrics);
+    Observer::new(move |event| metrics.broker_happened(purpose, event))
+}
+
+fn endpoint(source: Option<SecretSource>, key: &str) -> anyhow::Result<Endpoint> {
+    let source = source.with_context(|| format!("{key} is not set"))?;
+    let url = source.read().with_context(|| key.to_owned())?;
+    Endpoint::parse(&url.reveal().into()).with_context(|| key.to_owned())
+}
+
+pub(super) fn outlets(
+    config: &Config,
+    secrets: &SecretFiles,
+    metrics: &Arc<Metrics>,
+    life: &Lifecycle,
+) -> anyhow::Result<Outlets> {
+    let mut outlets = Outlets::default();
+    let rabbitmq = &config.sink.rabbitmq;
+    if rabbitmq.enabled {
+        let endpoint = endpoint(config.sink_rabbitmq_url(), "sink.rabbitmq.url")?;
+        let mode = mode(config.source.rabbitmq.topology);
+        let topology = SinkTopology { exchange: rabbitmq.exchange.clone(), mode };
+        let mut options = PublisherOptions::new(endpoint.clone(), topology);
+        options.confirm_timeout = rabbitmq.confirm_timeout;
+        let publisher = Publisher::start(options, observer(metrics, Purpose::Publish), life);
+        outlets.rabbitmq = Some(RabbitmqSink {
+            state: publisher.state(),
+            publisher,
+            endpoint,
+            exchange: rabbitmq.exchange.clone(),
+            routing_key: rabbitmq.routing_key.clone(),
+            failed_routing_key: rabbitmq.failed_routing_key.clone(),
+        });
+    }
+    let sink = &config.sink.webhook;
+    if sink.enabled {
+        let secret = sink.secret_source().context("sink.webhook.secret is not set")?;
+        let settings = webhook::Settings {
+            url: sink.url.as_ref().context("sink.webhook.url is not set")?.parse().context("sink.webhook.url")?,
+            secret: secrets.watch(secret).context("sink.webhook.secret")?,
+            timeout: sink.timeout,
+            backoff: backoff(config)?,
+        };
+        outlets.webhook = Some(WebhookSink::new(settings, life).context("sink.webhook")?);
+    }
+    outlets.stdout = config.sink.stdout.enabled.then(StdoutSink::default);
+    Ok(outlets)
+}
+
+pub(super) async fn accounts(
+    config: &Config,
+    store: &store::Shared,
+    secrets: &SecretFiles,
+    metrics: &Arc<Metrics>,
+    life: &Lifecycle,
+) -> anyhow::Result<Vec<Arc<Account>>> {
+    let gates = store.gates().await?;
+    let gate_rules = GateRules { throttle: backoff(config)?, probe_delay: config.retry.probe_delay };
+    let mut accounts = Vec::new();
+    for (name, section) in config.accounts() {
+        let about = |what: &str| format!("account {name}: {what}");
+        let mut token = secrets.watch(section.token).with_context(|| about("token"))?;
+        let current = token.clone();
+        let source: TokenSource = Arc::new(move || current.current().reveal().into());
+        let ca_pem = section.ca_file.map(std::fs::read).transpose().with_context(|| about("ca_file"))?;
+        let settings = client::Settings {
+            base_url: section.base_url,
+            auth_header: section.auth_header.parse::<HeaderName>().with_context(|| about("auth_header"))?,
+            auth_scheme: section.auth_scheme,
+            timeout: section.timeout,
+            ca_pem,
+        };
+        let client = Client::new(settings, source, store.fingerprint_key()).with_context(|| about("HTTP client"))?;
+        let limits = Limits {
+            rate_per_second: section.rate_per_second,
+            max_in_flight: section.max_in_flight,
+            gate: gate_rules,
+        };
+        let gate = gates.iter().find(|(of, _)| *of == name).map_or(Gate::Open, |(_, gate)| *gate);
+        let account =
+            Arc::new(Account::new(name, client, limits, gate, Arc::clone(store), Arc::clone(metrics)));
+        accounts.push(Arc::clone(&account));
+        let drain = life.clone();
+        life.spawn_long("token watch", async move {
+            loop {
+                tokio::select! {
+                    () = drain.draining() => return,
+                    () = token.changed() => account.token_changed().await,
+                }
+            }
+        });
+    }
+    Ok(accounts)
+}
+
+pub(super) fn rabbitmq_source(
+    config: &Config,
+    relay: &Arc<Relay>,
+    metrics: &Arc<Metrics>,
+    health: &Health,
+    life: &Lifecycle,
+) -> anyhow::Result<()> {
+    let section = &config.source.rabbitmq;
+    if !section.enabled {
+        return Ok(());
+    }
+    let endpoint = endpoint(section.url_source(), "source.rabbitmq.url")?;
+    let topology = Topology {
+        exchange: section.exchange.clone(),
+        queue: section.queue.clone(),
+        routing_key: section.routing_key.clone(),
+        queue_type: match section.queue_type {
+            config::QueueType::Quorum => QueueType::Quorum,
+            config::QueueType::Classic => QueueType::Classic,
+        },
+        mode: mode(section.topology),
+    };
+    let prefetch = NonZeroU16::new(section.prefetch).context("source.rabbitmq.prefetch must be above zero")?;
+    let options = ConsumerOptions::new(endpoint.clone(), topology, prefetch);
+    let consumer = Consumer::new(options, observer(metrics, Purpose::Consume));
+    // With a webhook beside it, a broker that is away must not take the webhook out of service.
+    readiness::follow_broker(health, "source.rabbitmq", !config.source.webhook.enabled, consumer.state(), life);
+    let source = RabbitmqSource::new(
+        relay.intake(),
+        Arc::new(event_rules(config)?),
+        max_body(config),
+        &section.queue,
+        endpoint,
+        Arc::clone(metrics),
+    );
+    let drain = life.clone();
+    life.spawn_long("consumer", consumer.run(drain, move |deliveries| source.clone().judge(deliveries)));
+    Ok(())
+}
+
+pub(super) async fn webhook_listener(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let section = &config.source.webhook;
+    if !section.enabled {
+        return Ok(None);
+    }
+    let bound = TcpListener::bind(section.listen).await;
+    bound.map(Some).with_context(|| format!("source.webhook.listen: can't listen on {}", section.listen))
+}
+
+pub(super) fn webhook_router(
+    config: &Config,
+    relay: &Arc<Relay>,
+    secrets: &SecretFiles,
+    metrics: &Arc<Metrics>,
+    life: &Lifecycle,
+) -> anyhow::Result<Router> {
+    let section = &config.source.webhook;
+    let watch = |source, key: &'static str| match source {
+        Some(source) => secrets.watch(source).map(Some).context(key),
+        None => Ok(None),
+    };
+    let verifiers = Verifiers {
+        secrets: watch(section.secrets_source(), "source.webhook.secrets")?,
+        tokens: watch(section.tokens_source(), "source.webhook.tokens")?,
+        token_header: section.token_header.parse().context("source.webhook.token_header")?,
+        accept_unsigned: section.insecure_accept_unsigned,
+    };
+    let source = WebhookSource::new(
+        relay.intake(),
+        Arc::new(event_rules(config)?),
+        verifiers,
+        section.path.clone(),
+        max_body(config),
+        Arc::clone(metrics),
+        life,
+    );
+    Ok(source.router())
+}
+
+/// How incoming events are read.
+pub(crate) fn event_rules(config: &Config) -> anyhow::Result<event::Rules> {
+    let section = &config.event;
+    let pointer = |text: &String| event::Pointer::try_new(text);
+    let field = |name: &String| event::IncludedField::try_new(name);
+    Ok(event::Rules {
+        types: section.types.clone(),
+        trucker_pk: section.trucker_pk.iter().map(pointer).collect::<Result<_, _>>().context("event.trucker_pk")?,
+        account: section.account.as_ref().map(pointer).transpose().context("event.account")?,
+        include: section.include.iter().map(field).collect::<Result<_, _>>().context("event.include")?,
+    })
+}
+
+fn max_body(config: &Config) -> usize {
+    usize::try_from(config.source.webhook.max_body.as_bytes()).unwrap_or(usize::MAX)
+}
+
+fn mode(topology: config::Topology) -> Mode {
+    match topology {
+        config::Topology::Declare => Mode::Declare,
+        config::Topology::Verify => Mode::Verify,
+    }
+}

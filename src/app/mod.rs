@@ -1,0 +1,130 @@
+//! The service put together: from a checked configuration to running parts, and back down in order.
+//!
+//! Order of start: store, sinks, accounts, relay, then the sources, so that nothing is taken in before it can be
+//! worked on. Order of end: sources and dispatchers stop, work in hand is finished and confirmed, then the
+//! connections close; the admin port goes last, so that a drain can be watched.
+
+mod build;
+mod readiness;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio::net::TcpListener;
+use tracing::info;
+
+use crate::config::{Config, POLL_INTERVAL, SecretFiles};
+use crate::http::admin::{self, BearerToken};
+use crate::http::health::Health;
+use crate::http::serve;
+use crate::lifecycle::{Failed, Lifecycle};
+use crate::relay::Relay;
+use crate::store::{self, sqlite::SqliteStore};
+use crate::telemetry::metrics::Metrics;
+
+/// A running service.
+pub struct Running {
+    /// Everything but the admin port; begin its drain to stop the service.
+    pub life: Lifecycle,
+    /// The numbers it counts.
+    pub metrics: Arc<Metrics>,
+    /// Where the admin port listens.
+    pub admin: SocketAddr,
+    /// Where the webhook listens, if it is on.
+    pub webhook: Option<SocketAddr>,
+    /// The admin port outlives the drain.
+    afterwards: Lifecycle,
+    grace: std::time::Duration,
+}
+
+/// Starts everything. An error names the part that could not start; what was started before it is stopped.
+pub async fn start(config: &Config) -> anyhow::Result<Running> {
+    let life = Lifecycle::new();
+    let afterwards = Lifecycle::new();
+    match start_parts(config, &life, &afterwards).await {
+        Ok(running) => Ok(running),
+        Err(error) => {
+            life.begin_drain();
+            afterwards.begin_drain();
+            let _ = life.finish(config.shutdown.grace).await;
+            Err(error)
+        }
+    }
+}
+
+async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) -> anyhow::Result<Running> {
+    let accounts = config.accounts();
+    let names: Vec<_> = accounts.keys().cloned().collect();
+    let metrics = Arc::new(Metrics::new(&names));
+    let health = Health::new(life.clone());
+    let secrets = SecretFiles::new();
+
+    // Ports first: an address that is taken should be known before anything is touched.
+    let admin = TcpListener::bind(config.admin.listen).await;
+    let admin = admin.with_context(|| format!("admin.listen: can't listen on {}", config.admin.listen))?;
+    let webhook = build::webhook_listener(config).await?;
+
+    let settings = build::store_settings(config, &metrics)?;
+    let store_life = life.clone();
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(settings, &store_life)).await?;
+    let store: store::Shared = Arc::new(opened?);
+
+    let outlets = build::outlets(config, &secrets, &metrics, life)?;
+    let accounts = build::accounts(config, &store, &secrets, &metrics, life).await?;
+    let event_source = config.event.source.clone();
+    let relay = Relay::new(store, accounts, outlets, event_source, Arc::clone(&metrics), life);
+    readiness::follow(&health, &relay, life);
+    relay.start();
+
+    build::rabbitmq_source(config, &relay, &metrics, &health, life)?;
+    let webhook = match webhook {
+        Some(listener) => {
+            let address = listener.local_addr()?;
+            let router = build::webhook_router(config, &relay, &secrets, &metrics, life)?;
+            life.spawn_long("webhook", serve::serve(listener, router, life.clone(), "webhook"));
+            Some(address)
+        }
+        None => None,
+    };
+
+    let token = config.admin.token_source().map(|source| source.read()).transpose().context("admin.token")?;
+    let token = token.map(|token| BearerToken::new(&token.reveal().into()));
+    let address = admin.local_addr()?;
+    let router = admin::router(health, Arc::clone(&metrics), Router::new(), token);
+    afterwards.spawn_long("admin", serve::serve(admin, router, afterwards.clone(), "admin"));
+    // The end of either brings the other down.
+    let (first, second) = (life.clone(), afterwards.clone());
+    life.spawn_long("admin watch", async move {
+        tokio::select! {
+            () = first.draining() => {}
+            () = second.draining() => first.begin_drain(),
+        }
+    });
+    secrets.spawn(life, POLL_INTERVAL);
+    info!(
+        version = env!("CARGO_PKG_VERSION"), admin = %address, webhook = webhook.map(tracing::field::display),
+        accounts = names.len(), "started"
+    );
+    Ok(Running {
+        life: life.clone(),
+        metrics,
+        admin: address,
+        webhook,
+        afterwards: afterwards.clone(),
+        grace: config.shutdown.grace,
+    })
+}
+
+impl Running {
+    /// Runs until the drain, then winds down.
+    pub async fn finish(self) -> Result<(), Failed> {
+        let Self { life, afterwards, grace, .. } = self;
+        let ended = life.finish(grace).await;
+        afterwards.begin_drain();
+        let port = afterwards.finish(grace).await;
+        info!("stopped");
+        ended.and(port)
+    }
+}
