@@ -3,3 +3,4 @@
 pub mod answer;
 pub mod client;
 pub mod retry_after;
+pub mod simulator;
