@@ -7,6 +7,8 @@
 mod build;
 mod readiness;
 
+pub(crate) use build::{event_rules, store_path};
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 

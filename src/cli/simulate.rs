@@ -52,7 +52,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let _telemetry = setup::init(&log).context("telemetry")?;
     let faults = match &args.faults_file {
-        Some(path) => Faults::load(path).map_err(|error| Failure::Usage(error.to_string()))?,
+        Some(path) => Faults::from_file(path).map_err(|error| Failure::Usage(error.to_string()))?,
         None => Faults::profile(&args.faults).unwrap_or_default(),
     };
     let settings = Settings {
