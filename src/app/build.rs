@@ -282,7 +282,7 @@ pub(super) fn webhook_router(
 }
 
 /// How incoming events are read.
-pub(crate) fn event_rules(config: &Config) -> anyhow::Result<event::Rules> {
+fn event_rules(config: &Config) -> anyhow::Result<event::Rules> {
     let section = &config.event;
     let pointer = |text: &String| event::Pointer::try_new(text);
     let field = |name: &String| event::IncludedField::try_new(name);

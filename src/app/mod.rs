@@ -7,7 +7,7 @@
 mod build;
 mod readiness;
 
-pub(crate) use build::{event_rules, store_path};
+pub(crate) use build::store_path;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use comfy_table::Table;
-use comfy_table::presets::NOTHING;
+use comfy_table::style::presets::NOTHING;
 use serde::Serialize;
 
 /// The form of a command's output.
@@ -18,7 +18,7 @@ pub(super) enum Output {
 /// A table without lines, its heading in capitals.
 pub(super) fn table(heading: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(heading.iter().map(|name| name.to_uppercase()));
+    table.load_style(NOTHING).set_header(heading.iter().map(|name| name.to_uppercase()));
     table
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::human::{DurationText, duration};
 use crate::config::secret::{Secret, SecretUrl};
 use crate::config::secret_source::SecretSource;
+use crate::telemetry::setup::LogFormat;
 
 /// How a trucker-created event is read, and what the outgoing event says.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]

@@ -1,0 +1,93 @@
+//! Moves poison to the dead-letter queue, on a connection of its own that is opened when it is first needed.
+//!
+//! Not on the consumer's connection: a broker that blocks publishers would stop its acknowledgements too.
+
+use futures_util::future::join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation};
+use tokio::sync::Mutex;
+
+use super::connection::{Connection, REQUEST_TIMEOUT, connect, within};
+use super::message::{Kept, short};
+use super::{Endpoint, Error, Topology};
+
+/// The way to the dead-letter queue.
+pub(super) struct DeadLetters {
+    endpoint: Endpoint,
+    topology: Topology,
+    line: Mutex<Option<Line>>,
+}
+
+struct Line {
+    channel: Channel,
+    _connection: Connection,
+}
+
+/// A delivery that will never be accepted.
+#[derive(Clone)]
+pub(super) struct Condemned {
+    pub(super) kept: Kept,
+    pub(super) reason_code: String,
+    pub(super) reason: String,
+}
+
+impl DeadLetters {
+    pub(super) fn new(endpoint: Endpoint, topology: Topology) -> Self {
+        Self { endpoint, topology, line: Mutex::new(None) }
+    }
+
+    /// Publishes all of `batch` and returns once each is confirmed and none came back.
+    ///
+    /// All or nothing: with every confirm in hand, every return is too, whichever confirm carries it (see
+    /// [`super::window`]). After an error the batch may be in the queue in part; repeating it makes copies,
+    /// which in a dead-letter queue are harmless.
+    pub(super) async fn bury(&self, batch: &[Condemned]) -> Result<(), Error> {
+        let mut line = self.line.lock().await;
+        let open = match line.take() {
+            Some(open) => open,
+            None => self.open().await?,
+        };
+        within(REQUEST_TIMEOUT, "dead-lettering", self.publish(&open.channel, batch)).await??;
+        // Kept only after a success: after anything else, the next try begins with a new connection.
+        *line = Some(open);
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Line, Error> {
+        let connection = connect(&self.endpoint, "dead-letter").await?;
+        self.topology.apply_dead_queue(&connection).await?;
+        let channel = connection.channel().await?;
+        let selecting = channel.confirm_select(ConfirmSelectOptions::default());
+        within(REQUEST_TIMEOUT, "turning confirms on", selecting).await?;
+        Ok(Line { channel, _connection: connection })
+    }
+
+    async fn publish(&self, channel: &Channel, batch: &[Condemned]) -> lapin::Result<Result<(), Error>> {
+        let queue = match short(&self.topology.dead_queue(), "the dead-letter queue's name") {
+            Ok(queue) => queue,
+            Err(error) => return Ok(Err(error)),
+        };
+        let now = crate::time::now();
+        let confirms =
+            batch.iter().map(|condemned| {
+                let Condemned { kept, reason_code, reason } = condemned;
+                let properties = kept.dead_letter(&self.topology.queue, reason_code, reason, now);
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let queue = queue.clone();
+                async move {
+                    channel.basic_publish("".into(), queue, options, kept.body(), properties).await?.await
+                }
+            });
+        for confirmation in join_all(confirms).await {
+            match confirmation? {
+                Confirmation::Ack(None) => {}
+                Confirmation::Ack(Some(_)) => {
+                    return Ok(Err(Error::NotTaken("there is no dead-letter queue")));
+                }
+                Confirmation::Nack(_) => return Ok(Err(Error::NotTaken("it was refused"))),
+                Confirmation::NotRequested => return Ok(Err(Error::NotTaken("confirms are off"))),
+            }
+        }
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,6 @@
+//! Integration tests, against real servers that the tests start themselves.
+
+#![expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+mod broker;
+mod support;
