@@ -11,8 +11,8 @@ use axum::http::HeaderName;
 use tokio::net::TcpListener;
 
 use crate::broker::{
-    Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions, QueueType, SinkTopology,
-    Topology,
+    Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions, QueueType,
+    SinkTopology, Topology,
 };
 use crate::config::{self, Config, SecretFiles, SecretSource};
 use crate::dashdoc::client::{self, Client, TokenSource};
@@ -92,8 +92,7 @@ pub(super) fn store_settings(config: &Config, metrics: &Arc<Metrics>) -> anyhow:
         retention: config.store.retention,
         fingerprint_key: fingerprint_key(config)?,
         observer: Arc::new(move |commands, took| {
-            metrics.store_batch_size.observe(commands as f64);
-            metrics.store_commit_duration.observe(took.as_secs_f64());
+            metrics.committed(commands, took);
         }),
     })
 }
@@ -145,7 +144,12 @@ pub(super) fn outlets(
     if sink.enabled {
         let secret = sink.secret_source().context("sink.webhook.secret is not set")?;
         let settings = webhook::Settings {
-            url: sink.url.as_ref().context("sink.webhook.url is not set")?.parse().context("sink.webhook.url")?,
+            url: sink
+                .url
+                .as_ref()
+                .context("sink.webhook.url is not set")?
+                .parse()
+                .context("sink.webhook.url")?,
             secret: secrets.watch(secret).context("sink.webhook.secret")?,
             timeout: sink.timeout,
             backoff: backoff(config)?,
@@ -179,7 +183,8 @@ pub(super) async fn accounts(
             timeout: section.timeout,
             ca_pem,
         };
-        let client = Client::new(settings, source, store.fingerprint_key()).with_context(|| about("HTTP client"))?;
+        let client =
+            Client::new(settings, source, store.fingerprint_key()).with_context(|| about("HTTP client"))?;
         let limits = Limits {
             rate_per_second: section.rate_per_second,
             max_in_flight: section.max_in_flight,
@@ -224,11 +229,18 @@ pub(super) fn rabbitmq_source(
         },
         mode: mode(section.topology),
     };
-    let prefetch = NonZeroU16::new(section.prefetch).context("source.rabbitmq.prefetch must be above zero")?;
+    let prefetch =
+        NonZeroU16::new(section.prefetch).context("source.rabbitmq.prefetch must be above zero")?;
     let options = ConsumerOptions::new(endpoint.clone(), topology, prefetch);
     let consumer = Consumer::new(options, observer(metrics, Purpose::Consume));
     // With a webhook beside it, a broker that is away must not take the webhook out of service.
-    readiness::follow_broker(health, "source.rabbitmq", !config.source.webhook.enabled, consumer.state(), life);
+    readiness::follow_broker(
+        health,
+        "source.rabbitmq",
+        !config.source.webhook.enabled,
+        consumer.state(),
+        life,
+    );
     let source = RabbitmqSource::new(
         relay.intake(),
         Arc::new(event_rules(config)?),
@@ -288,7 +300,12 @@ fn event_rules(config: &Config) -> anyhow::Result<event::Rules> {
     let field = |name: &String| event::IncludedField::try_new(name);
     Ok(event::Rules {
         types: section.types.clone(),
-        trucker_pk: section.trucker_pk.iter().map(pointer).collect::<Result<_, _>>().context("event.trucker_pk")?,
+        trucker_pk: section
+            .trucker_pk
+            .iter()
+            .map(pointer)
+            .collect::<Result<_, _>>()
+            .context("event.trucker_pk")?,
         account: section.account.as_ref().map(pointer).transpose().context("event.account")?,
         include: section.include.iter().map(field).collect::<Result<_, _>>().context("event.include")?,
     })

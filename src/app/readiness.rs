@@ -21,7 +21,9 @@ pub(super) fn follow(health: &Health, relay: &Arc<Relay>, life: &Lifecycle) {
         let part = health.optional(format!("account.{}", account.name));
         follow_state(part, account.watch_gate(), life, |gate| match gate {
             Gate::Open => Ok("may call the API".to_owned()),
-            Gate::Closed { reason, until, .. } => Err(format!("parked: {}, tried again at {until}", reason.as_str())),
+            Gate::Closed { reason, until, .. } => {
+                Err(format!("parked: {}, tried again at {until}", reason.as_str()))
+            }
         });
     }
     if let Some(state) = relay.watch_rabbitmq_sink() {
@@ -29,7 +31,11 @@ pub(super) fn follow(health: &Health, relay: &Arc<Relay>, life: &Lifecycle) {
     }
     if let Some(open) = relay.watch_webhook_sink() {
         follow_state(health.optional("sink.webhook"), open, life, |open| {
-            if *open { Ok("takes events".to_owned()) } else { Err("fails, left alone for a while".to_owned()) }
+            if *open {
+                Ok("takes events".to_owned())
+            } else {
+                Err("fails, left alone for a while".to_owned())
+            }
         });
     }
 }

@@ -18,7 +18,9 @@ enum Command {
     #[command(after_help = "Example:\n  invite-relay config check --config relay.toml")]
     Check(ConfigArgs),
     /// Print the effective configuration and where each value comes from; secrets are masked
-    #[command(after_help = "Example:\n  INVITE_RELAY__DASHDOC__TIMEOUT=5s invite-relay config show --config relay.toml")]
+    #[command(
+        after_help = "Example:\n  INVITE_RELAY__DASHDOC__TIMEOUT=5s invite-relay config show --config relay.toml"
+    )]
     Show {
         #[command(flatten)]
         config: ConfigArgs,

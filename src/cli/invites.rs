@@ -123,10 +123,13 @@ impl Shown {
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::List { config, state, account, limit, output } => {
-            let invites = open(config)?.list(&Filter { state, account, limit }).map_err(anyhow::Error::from)?;
+            let invites =
+                open(config)?.list(&Filter { state, account, limit }).map_err(anyhow::Error::from)?;
             match output {
                 Output::Json => {
-                    print_json(&invites.iter().map(|invite| Shown::of(invite, Vec::new())).collect::<Vec<_>>());
+                    print_json(
+                        &invites.iter().map(|invite| Shown::of(invite, Vec::new())).collect::<Vec<_>>(),
+                    );
                 }
                 Output::Table => list(&invites, limit),
             }
@@ -185,7 +188,8 @@ fn show(shown: &Shown) {
     row("generation", shown.generation.to_string());
     row("attempts", shown.attempts.to_string());
     row("accepted", shown.accepted_at.clone());
-    for (name, value) in [("ready", &shown.ready_at), ("ended", &shown.ended_at), ("goes on", &shown.next_at)] {
+    for (name, value) in [("ready", &shown.ready_at), ("ended", &shown.ended_at), ("goes on", &shown.next_at)]
+    {
         if let Some(value) = value {
             row(name, value.clone());
         }

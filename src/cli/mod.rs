@@ -58,7 +58,7 @@ enum Command {
 /// Where the configuration comes from.
 #[derive(Args)]
 struct ConfigArgs {
-    /// TOML file over the built-in defaults (the environment's INVITE_RELAY__SECTION__KEY goes over the file)
+    /// TOML file over the built-in defaults; the environment (`INVITE_RELAY__SECTION__KEY`) goes over the file
     #[arg(long, short, value_name = "FILE", env = "INVITE_RELAY_CONFIG")]
     config: Option<PathBuf>,
     /// One setting over all others, for example --set source.rabbitmq.prefetch=50 (not for secrets)
@@ -130,7 +130,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Doctor(args) => blocking(doctor::run(args)),
         Command::Config(args) => config::run(args),
         Command::Invites(args) => invites::run(args),
-        Command::Version(args) => version::run(&args),
+        Command::Version(args) => {
+            version::run(&args);
+            Ok(())
+        }
     }
 }
 

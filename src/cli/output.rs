@@ -1,8 +1,7 @@
 //! Output for people and for machines.
 
 use clap::ValueEnum;
-use comfy_table::Table;
-use comfy_table::style::presets::NOTHING;
+use comfy_table::{Table, TableStyle};
 use serde::Serialize;
 
 /// The form of a command's output.
@@ -18,7 +17,7 @@ pub(super) enum Output {
 /// A table without lines, its heading in capitals.
 pub(super) fn table(heading: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(heading.iter().map(|name| name.to_uppercase()));
+    table.load_style(TableStyle::new()).set_header(heading.iter().map(|name| name.to_uppercase()));
     table
 }
 

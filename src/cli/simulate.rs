@@ -40,7 +40,8 @@ pub(super) struct Args {
 
 /// The names of the fault profiles, for the parser and its help.
 pub(super) fn profile_names() -> clap::builder::PossibleValuesParser {
-    let named = |(name, help): &(&'static str, &'static str)| clap::builder::PossibleValue::new(*name).help(*help);
+    let named =
+        |(name, help): &(&'static str, &'static str)| clap::builder::PossibleValue::new(*name).help(*help);
     Faults::PROFILES.iter().map(named).collect::<Vec<_>>().into()
 }
 
@@ -64,7 +65,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let life = Lifecycle::new();
     life.watch_signals().context("can't watch signals")?;
-    let simulator = Simulator::bind(settings).await.with_context(|| format!("can't listen on {}", args.listen))?;
+    let simulator =
+        Simulator::bind(settings).await.with_context(|| format!("can't listen on {}", args.listen))?;
     println!("the API simulator listens on {}", simulator.base_url());
     simulator.run(life).await;
     Ok(())

@@ -1,6 +1,5 @@
 //! `invite-relay version`
 
-use super::Failure;
 use super::output::{Output, print_json};
 
 #[derive(clap::Args)]
@@ -11,11 +10,10 @@ pub(super) struct Args {
     output: Output,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) {
     let (version, sqlite) = (env!("CARGO_PKG_VERSION"), rusqlite::version());
     match args.output {
         Output::Table => println!("invite-relay {version} (SQLite {sqlite})"),
         Output::Json => print_json(&serde_json::json!({ "version": version, "sqlite": sqlite })),
     }
-    Ok(())
 }

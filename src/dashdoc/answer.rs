@@ -155,7 +155,7 @@ fn identifiers(error: &Value, depth: usize, found: &mut Vec<String>) {
             for (name, value) in members {
                 match (name.as_str(), value) {
                     ("code" | "error", Value::String(code)) if is_identifier(code) => {
-                        found.push(code.clone())
+                        found.push(code.clone());
                     }
                     ("code" | "error" | "detail", Value::String(_)) => {}
                     (name, value) => {

@@ -1,7 +1,7 @@
 //! One account at work: its client, its pace, its places in flight, its gate.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
@@ -9,8 +9,8 @@ use tracing::{info, warn};
 use super::limiter::Limiter;
 use crate::dashdoc::client::{Client, Exchange};
 use crate::invite::{AccountName, Gate, GateReason, GateRules, Passage};
-use crate::telemetry::metrics::Metrics;
 use crate::store;
+use crate::telemetry::metrics::Metrics;
 use crate::time;
 
 /// What an account is allowed.

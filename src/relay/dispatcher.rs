@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::Relay;
 use super::account::{Account, Place};
 use super::trace::Begun;
-use super::Relay;
 use crate::invite::Passage;
 use crate::store::Due;
 use crate::time::{self, Timestamp};

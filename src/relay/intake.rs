@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::Relay;
 use super::account::{Account, Place};
 use super::trace::Begun;
-use super::Relay;
 use crate::event::TruckerCreated;
 use crate::invite::{AccountName, Cause, Failure, FailureClass, TruckerKey};
 use crate::store::{self, Admission, Arrival, Receipt};
@@ -31,7 +31,11 @@ impl Intake {
     }
 
     /// Commits the events, all or none, and sets off the work. When this returns `Ok`, they may be acknowledged.
-    pub async fn accept(&self, source: Source, events: Vec<TruckerCreated>) -> Result<Vec<Taken>, store::Error> {
+    pub async fn accept(
+        &self,
+        source: Source,
+        events: Vec<TruckerCreated>,
+    ) -> Result<Vec<Taken>, store::Error> {
         let relay = &self.relay;
         let mut keys = Vec::with_capacity(events.len());
         let mut reservations = Vec::with_capacity(events.len());
@@ -52,7 +56,9 @@ impl Intake {
             }
         };
         let taken = keys.into_iter().zip(receipts).zip(reservations);
-        Ok(taken.map(|((key, receipt), reservation)| self.set_off(source, key, receipt, reservation)).collect())
+        Ok(taken
+            .map(|((key, receipt), reservation)| self.set_off(source, key, receipt, reservation))
+            .collect())
     }
 
     /// Decides how an event starts: at once if the account has a place free, otherwise in the queue.
@@ -61,7 +67,9 @@ impl Intake {
         let account = self.relay.accounts.get(&name);
         let reservation = account.and_then(|account| Some((Arc::clone(account), account.reserve()?)));
         let admission = match (account, &reservation) {
-            (None, _) => Admission::Refuse(Failure::new(FailureClass::UnknownAccount, "account_not_configured")),
+            (None, _) => {
+                Admission::Refuse(Failure::new(FailureClass::UnknownAccount, "account_not_configured"))
+            }
             (Some(_), Some(_)) => Admission::Start,
             (Some(_), None) => Admission::Queue,
         };
@@ -87,7 +95,9 @@ impl Intake {
             Receipt::New(work) if work.effect.is_some() => {
                 let worker = Arc::clone(relay);
                 relay.metrics.admitted(&work.invite);
-                relay.life.spawn_work(async move { worker.carry_out(*work, reservation, Begun::WithTheEvent).await });
+                relay.life.spawn_work(async move {
+                    worker.carry_out(*work, reservation, Begun::WithTheEvent).await;
+                });
                 (EventOutcome::Accepted, true)
             }
             Receipt::New(_) => {

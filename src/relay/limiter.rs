@@ -30,7 +30,8 @@ impl Limiter {
         let now = now();
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         // Unused time is lost, except for one grain: pauses must not add up to a burst.
-        let earliest = now.checked_sub(GRAIN.min(self.interval * self.in_a_grain())).unwrap_or(now);
+        let grain = if self.interval < GRAIN { GRAIN } else { Duration::ZERO };
+        let earliest = now.checked_sub(grain).unwrap_or(now);
         *next = (*next).max(earliest);
         let mut taken = 0;
         while taken < wanted && *next <= now {
@@ -58,12 +59,6 @@ impl Limiter {
     pub async fn wait(&self) {
         let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
         tokio::time::sleep_until(next).await;
-    }
-
-    fn in_a_grain(&self) -> u32 {
-        let ratio = GRAIN.as_secs_f64() / self.interval.as_secs_f64();
-        // At least 0 and far below u32::MAX for any rate that a machine can reach.
-        if ratio < 1.0 { 0 } else { ratio.min(1e6) as u32 }
     }
 }
 
@@ -104,7 +99,9 @@ mod tests {
             }
             let most = left
                 .iter()
-                .map(|from| left.iter().filter(|at| *at >= from && **at - *from < Duration::from_secs(1)).count())
+                .map(|from| {
+                    left.iter().filter(|at| *at >= from && **at - *from < Duration::from_secs(1)).count()
+                })
                 .max();
             // One grain may fall into a second from the one before.
             let allowed = rate as usize + (rate * GRAIN.as_secs_f64()).ceil() as usize;

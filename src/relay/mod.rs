@@ -107,7 +107,9 @@ impl Relay {
     /// Notes how a write ended.
     fn wrote<T>(&self, result: Result<T, store::Error>) -> Result<T, store::Error> {
         let now = match &result {
-            Err(error @ (store::Error::Unavailable(_) | store::Error::Corrupt(_) | store::Error::Open(_))) => {
+            Err(
+                error @ (store::Error::Unavailable(_) | store::Error::Corrupt(_) | store::Error::Open(_)),
+            ) => {
                 self.metrics.store_errors.inc();
                 Err(error.to_string())
             }

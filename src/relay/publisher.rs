@@ -82,12 +82,16 @@ impl Relay {
             while let Some((sink, result)) = publishing.next().await {
                 match result {
                     Ok(()) => {
-                        let Some(next) = self.record(work.invite, Input::Confirmed(sink)).await else { return };
+                        let Some(next) = self.record(work.invite, Input::Confirmed(sink)).await else {
+                            return;
+                        };
                         work = next;
                     }
                     // A refusal by one sink outweighs the absence of another: it is the one that needs a pause.
                     Err(NotConfirmed { setback: Setback::Refused, .. }) => setback = Some(Setback::Refused),
-                    Err(NotConfirmed { setback: Setback::Away, .. }) => setback = setback.or(Some(Setback::Away)),
+                    Err(NotConfirmed { setback: Setback::Away, .. }) => {
+                        setback = setback.or(Some(Setback::Away));
+                    }
                 }
             }
         }
@@ -98,7 +102,12 @@ impl Relay {
         }
     }
 
-    async fn publish_to(&self, sink: Sink, event: &Outgoing, trail: &Trail<'_>) -> (Sink, Result<(), NotConfirmed>) {
+    async fn publish_to(
+        &self,
+        sink: Sink,
+        event: &Outgoing,
+        trail: &Trail<'_>,
+    ) -> (Sink, Result<(), NotConfirmed>) {
         let started = Instant::now();
         crash::pass(Point::PublishSend);
         let result = self.outlets.publish(sink, event, trail).await;
@@ -139,10 +148,10 @@ impl Relay {
                     pk: invite.key.pk,
                     trucker: &cause.trucker,
                     generation: invite.generation,
-                    failure: invite.last_failure.as_ref().unwrap_or(&Failure {
-                        class: FailureClass::Unknown,
-                        code: String::new(),
-                    }),
+                    failure: invite
+                        .last_failure
+                        .as_ref()
+                        .unwrap_or(&Failure { class: FailureClass::Unknown, code: String::new() }),
                     attempts: invite.attempts,
                     time: *since,
                     causation_id: Some(&cause.event_id),

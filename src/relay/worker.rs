@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, debug, warn};
 
+use super::Relay;
 use super::account::{Account, Place};
 use super::trace::{self, Begun};
-use super::Relay;
 use crate::dashdoc::answer::Operation;
 use crate::dashdoc::client::Exchange;
 use crate::invite::{Answer, Effect, Input, Invite, Lane};
@@ -67,13 +67,23 @@ impl Relay {
         }
     }
 
-    async fn ask(&self, account: &Account, operation: Operation, invite: &Invite, attempt: &Span) -> Exchange {
+    async fn ask(
+        &self,
+        account: &Account,
+        operation: Operation,
+        invite: &Invite,
+        attempt: &Span,
+    ) -> Exchange {
         let request = spans::ApiRequest {
             server: spans::Server::of(account.client.base_url()),
             method: operation.method(),
             template: operation.template(),
             // A POST after the first is a repeat as the conventions mean it; a GET is not.
-            resend_count: if operation == Operation::Generate { invite.attempts.saturating_sub(1) } else { 0 },
+            resend_count: if operation == Operation::Generate {
+                invite.attempts.saturating_sub(1)
+            } else {
+                0
+            },
         };
         let span = spans::call_api(attempt, &request, &trace::work(invite));
         let started = Instant::now();

@@ -49,7 +49,8 @@ impl RabbitmqSink {
         let server = spans::Server { host: self.endpoint.host(), port: self.endpoint.port() };
         let described = spans::OutgoingEvent { server, id: &id, kind: event.type_ };
         let span = spans::publish(trail.attempt, &described, &self.exchange, routing_key, &trail.work);
-        let incoming = TraceHeaders::parse(event.trace.traceparent.as_deref(), event.trace.tracestate.as_deref());
+        let incoming =
+            TraceHeaders::parse(event.trace.traceparent.as_deref(), event.trace.tracestate.as_deref());
         if let Some(hop) = propagation::onward(&span, incoming.as_ref()) {
             headers.push(("traceparent".to_owned(), hop.traceparent().to_owned()));
             headers.extend(hop.tracestate().map(|state| ("tracestate".to_owned(), state.to_owned())));
@@ -77,9 +78,10 @@ impl RabbitmqSink {
 fn setback_of(error: PublishError) -> Setback {
     match error {
         PublishError::Disconnected | PublishError::Blocked => Setback::Away,
-        PublishError::Unroutable | PublishError::Nacked | PublishError::Unconfirmed | PublishError::TooLong => {
-            Setback::Refused
-        }
+        PublishError::Unroutable
+        | PublishError::Nacked
+        | PublishError::Unconfirmed
+        | PublishError::TooLong => Setback::Refused,
     }
 }
 

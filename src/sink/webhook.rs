@@ -113,7 +113,8 @@ impl WebhookSink {
         let now = time::now();
         let refused = |reason| Refused { reason, pause: None };
         // Checked when it was read; a file that has since been broken keeps its last good content.
-        let secret: Secret = settings.secret.current().reveal().parse().map_err(|_| refused(PublishFailure::Other))?;
+        let secret: Secret =
+            settings.secret.current().reveal().parse().map_err(|_| refused(PublishFailure::Other))?;
         let seconds = now.as_millis() / 1000;
         let signature = signature::sign(&secret, id, seconds, &event.body);
         let request = self
@@ -158,8 +159,13 @@ impl WebhookSink {
         match pause {
             Some(pause) if *shared.open.borrow() => {
                 let reason = sent.as_ref().err().map(|refused| refused.reason);
-                warn!(sink = "webhook", ?reason, failures = *failures, pause_s = pause.as_secs_f64(),
-                    "the receiver fails, it is left alone for a while");
+                warn!(
+                    sink = "webhook",
+                    ?reason,
+                    failures = *failures,
+                    pause_s = pause.as_secs_f64(),
+                    "the receiver fails, it is left alone for a while"
+                );
                 self.close_for(pause);
             }
             // A place got free: that alone is worth a look.

@@ -52,7 +52,9 @@ impl RabbitmqSource {
                 Err(refusal) => {
                     self.metrics.events_received.of(Source::Rabbitmq, EventOutcome::Poison).inc();
                     warn!(
-                        reason = refusal.reason_code(), field = refusal.field, delivery_tag = delivery.delivery_tag,
+                        reason = refusal.reason_code(),
+                        field = refusal.field,
+                        delivery_tag = delivery.delivery_tag,
                         "poison: the message goes to the dead-letter queue"
                     );
                     verdicts.push(Verdict::DeadLetter {

@@ -76,9 +76,7 @@ impl WebhookSource {
     /// The routes of the public port: the endpoint, problems for everything else.
     pub fn router(self) -> Router {
         let path = self.path.clone();
-        let router = Router::new()
-            .route(&path, post(receive))
-            .with_state(Arc::new(self));
+        let router = Router::new().route(&path, post(receive)).with_state(Arc::new(self));
         problem::with_fallbacks(router)
     }
 
@@ -121,12 +119,17 @@ impl WebhookSource {
 
     /// The body could not be read within the limit, or not at all.
     fn unreadable(&self, headers: &HeaderMap) -> Problem {
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        let length =
+            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         let chunked = headers.contains_key(header::TRANSFER_ENCODING);
         self.metrics.events_received.of(Source::Webhook, EventOutcome::Refused).inc();
         if chunked || length.is_some_and(|length| length > self.max_body) {
-            let detail = format!("the body is larger than {} bytes; send the event without attachments", self.max_body);
-            let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large");
+            let detail = format!(
+                "the body is larger than {} bytes; send the event without attachments",
+                self.max_body
+            );
+            let problem =
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large");
             problem.detail(detail).field("body")
         } else {
             let problem = Problem::new(StatusCode::BAD_REQUEST, "body-unreadable", "The body can't be read");
@@ -140,7 +143,8 @@ impl WebhookSource {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let refuse = |field: &str, detail: String| {
             self.metrics.events_received.of(Source::Webhook, EventOutcome::Refused).inc();
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, "not-verified", "The sender can't be verified");
+            let problem =
+                Problem::new(StatusCode::UNAUTHORIZED, "not-verified", "The sender can't be verified");
             problem.detail(detail).field(field)
         };
         let presented = text(verifiers.token_header.as_str());
@@ -156,7 +160,10 @@ impl WebhookSource {
             }
             if verifiers.secrets.is_none() || text(signature::SIGNATURE_HEADER).is_none() {
                 let name = verifiers.token_header.as_str();
-                return Err(refuse(name, format!("the token in the header {name} is none of the configured ones")));
+                return Err(refuse(
+                    name,
+                    format!("the token in the header {name} is none of the configured ones"),
+                ));
             }
         }
         if let Some(secrets) = &verifiers.secrets {
@@ -186,7 +193,9 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (status, title) = match refusal.kind() {
             RefusalKind::Malformed => (StatusCode::BAD_REQUEST, "The event can't be read"),
-            RefusalKind::UnsupportedMedia => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "This media type is not taken"),
+            RefusalKind::UnsupportedMedia => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "This media type is not taken")
+            }
             RefusalKind::Unprocessable => (StatusCode::UNPROCESSABLE_ENTITY, "The event can't be used"),
         };
         Self::new(status, refusal.reason_code(), title).detail(refusal.to_string()).field(refusal.field)
@@ -203,6 +212,7 @@ async fn receive(State(source): State<Arc<WebhookSource>>, request: Request<Body
 }
 
 fn unavailable(detail: &str) -> Problem {
-    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-accepting", "Events can't be accepted now");
+    let problem =
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-accepting", "Events can't be accepted now");
     problem.detail(detail).retry_after(TRY_AGAIN_AFTER)
 }

@@ -39,7 +39,10 @@ pub struct Server<'a> {
 impl<'a> Server<'a> {
     /// The host and port of a URL.
     pub fn of(url: &'a url::Url) -> Self {
-        Self { host: url.host_str().unwrap_or_default(), port: url.port_or_known_default().unwrap_or_default() }
+        Self {
+            host: url.host_str().unwrap_or_default(),
+            port: url.port_or_known_default().unwrap_or_default(),
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ApiOutcome, HttpStatus, Metrics, PublishFailure, Purpose, Route, UnknownCause, UnknownResolution};
+use super::{
+    ApiOutcome, HttpStatus, Metrics, PublishFailure, Purpose, Route, UnknownCause, UnknownResolution,
+};
 use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;
 use crate::dashdoc::client::Exchange;
@@ -66,7 +68,7 @@ impl Metrics {
     pub fn moved(&self, before: &Invite, input: &Input, after: &Invite) {
         match (before.state.name(), after.state.name()) {
             (StateName::Received | StateName::Calling | StateName::Unknown, StateName::Ready) => {
-                self.got_code(after)
+                self.got_code(after);
             }
             (StateName::Published, StateName::Ready) => {
                 self.got_code(after);
@@ -115,6 +117,12 @@ impl Metrics {
             Some(failure) => self.publish_failures.of(sink, failure).inc(),
         };
         self.publish_duration.of(sink).observe(took.as_secs_f64());
+    }
+
+    /// The store has committed a group of commands.
+    pub fn committed(&self, commands: usize, took: Duration) {
+        self.store_batch_size.observe(u32::try_from(commands).map_or(f64::MAX, f64::from));
+        self.store_commit_duration.observe(took.as_secs_f64());
     }
 
     /// Something happened between us and the broker.

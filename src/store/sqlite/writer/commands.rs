@@ -248,7 +248,8 @@ pub(super) fn tidy(db: &Connection, context: &mut Context) -> Result<Tidied, Err
     let erase_before = before(context.settings.erase_codes_after);
     let retire_before = before(context.settings.retention);
     let wrap = |error: rusqlite::Error| unavailable(&error);
-    db.execute("INSERT INTO pulse VALUES (1, ?1) ON CONFLICT DO UPDATE SET at = excluded.at", [now]).map_err(wrap)?;
+    db.execute("INSERT INTO pulse VALUES (1, ?1) ON CONFLICT DO UPDATE SET at = excluded.at", [now])
+        .map_err(wrap)?;
     let codes = db
         .execute(
             "UPDATE invites SET code = NULL, fence = fence + 1 WHERE seq IN (SELECT seq FROM invites \
