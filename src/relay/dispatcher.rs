@@ -21,30 +21,19 @@ const LONGEST_NAP: Duration = Duration::from_secs(30);
 
 impl Relay {
     /// Runs until the drain begins.
+    ///
+    /// The drain interrupts every wait, but never the taking itself: what is taken is also carried out.
     pub(super) async fn dispatch(self: &Arc<Self>, account: &Arc<Account>) {
-        tokio::select! {
-            () = self.life.draining() => {}
-            () = self.dispatch_for_ever(account) => {}
-        }
-    }
-
-    async fn dispatch_for_ever(self: &Arc<Self>, account: &Arc<Account>) {
         loop {
-            let places = match account.passage() {
-                Passage::Shut(until) => {
-                    nap(account, Some(until)).await;
-                    continue;
-                }
-                Passage::Probe => vec![account.alone().await],
-                Passage::Free => account.places().await,
+            let places = tokio::select! {
+                () = self.life.draining() => return,
+                places = free_places(account) => places,
             };
-            account.limiter.wait().await;
-            // The wait may have been long, and a probe may not be needed or allowed any more.
-            if matches!(account.passage(), Passage::Shut(_)) {
-                continue;
-            }
             let next_due = self.take_up(account, places).await;
-            nap(account, next_due).await;
+            tokio::select! {
+                () = self.life.draining() => return,
+                () = nap(account, next_due) => {}
+            }
         }
     }
 
@@ -55,7 +44,6 @@ impl Relay {
         if paced == 0 {
             return Some(Timestamp::EPOCH);
         }
-        account.set_backlog(true);
         let taken = match self.store.take(Due::Api { account: account.name.clone(), limit: paced }).await {
             Ok(taken) => taken,
             Err(error) => {
@@ -72,11 +60,28 @@ impl Relay {
             let (relay, place) = (Arc::clone(self), Some((Arc::clone(account), place)));
             self.life.spawn_work(async move { relay.carry_out(work, place, Begun::FromTheStore).await });
         }
-        if all_taken {
-            account.set_backlog(false);
-            return taken.next_due;
+        // While older work waits in the store, new work queues up behind it.
+        account.set_backlog(!all_taken);
+        if all_taken { taken.next_due } else { Some(Timestamp::EPOCH) }
+    }
+}
+
+/// Waits until gate, concurrency and pace allow a request.
+async fn free_places(account: &Account) -> Vec<Place> {
+    loop {
+        let places = match account.passage() {
+            Passage::Shut(until) => {
+                nap(account, Some(until)).await;
+                continue;
+            }
+            Passage::Probe => vec![account.alone().await],
+            Passage::Free => account.places().await,
+        };
+        account.limiter.wait().await;
+        // The waits may have been long, and the gate may have closed meanwhile.
+        if !matches!(account.passage(), Passage::Shut(_)) {
+            return places;
         }
-        Some(Timestamp::EPOCH)
     }
 }
 

@@ -31,11 +31,16 @@ impl Intake {
     }
 
     /// Commits the events, all or none, and sets off the work. When this returns `Ok`, they may be acknowledged.
-    pub async fn accept(
-        &self,
-        source: Source,
-        events: Vec<TruckerCreated>,
-    ) -> Result<Vec<Taken>, store::Error> {
+    ///
+    /// Dropping the future does no harm: a sender that hangs up, or a subscription that ends, must not leave an
+    /// invite that is committed as taken with nobody working on it.
+    pub async fn accept(&self, source: Source, events: Vec<TruckerCreated>) -> Result<Vec<Taken>, store::Error> {
+        let intake = self.clone();
+        let accepting = self.relay.life.spawn_work(async move { intake.commit(source, events).await });
+        accepting.await.unwrap_or_else(|_| Err(store::Error::Unavailable("accepting was cut off".to_owned())))
+    }
+
+    async fn commit(&self, source: Source, events: Vec<TruckerCreated>) -> Result<Vec<Taken>, store::Error> {
         let relay = &self.relay;
         let mut keys = Vec::with_capacity(events.len());
         let mut reservations = Vec::with_capacity(events.len());
