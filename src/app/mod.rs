@@ -13,12 +13,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::Router;
 use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::config::{Config, POLL_INTERVAL, SecretFiles};
 use crate::http::admin::{self, BearerToken};
+use crate::http::api;
 use crate::http::health::Health;
 use crate::http::serve;
 use crate::lifecycle::{Failed, Lifecycle};
@@ -76,6 +76,7 @@ async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) 
     let outlets = build::outlets(config, &secrets, &metrics, life)?;
     let accounts = build::accounts(config, &store, &secrets, &metrics, life).await?;
     let event_source = config.event.source.clone();
+    let api = api::router(Arc::clone(&store));
     let relay = Relay::new(store, accounts, outlets, event_source, Arc::clone(&metrics), life);
     readiness::follow(&health, &relay, life);
     relay.start();
@@ -94,7 +95,7 @@ async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) 
     let token = config.admin.token_source().map(|source| source.read()).transpose().context("admin.token")?;
     let token = token.map(|token| BearerToken::new(&token.reveal().into()));
     let address = admin.local_addr()?;
-    let router = admin::router(health, Arc::clone(&metrics), Router::new(), token);
+    let router = admin::router(health, Arc::clone(&metrics), api, token);
     afterwards.spawn_long("admin", serve::serve(admin, router, afterwards.clone(), "admin"));
     // The end of either brings the other down.
     let (first, second) = (life.clone(), afterwards.clone());

@@ -1,14 +1,14 @@
 //! `invite-relay invites`
 
 use clap::Subcommand;
-use serde::Serialize;
 
 use super::output::{Output, print_json, print_table, table};
 use super::{ConfigArgs, Failure};
 use crate::app::store_path;
-use crate::invite::{AccountName, Invite, State, StateName, TruckerKey};
+use crate::invite::{AccountName, Invite, StateName, TruckerKey};
+use crate::store::Filter;
 use crate::store::sqlite::Peek;
-use crate::store::{Filter, SeenEvent};
+use crate::store::view::InviteView;
 use crate::time::{self, Timestamp};
 
 #[derive(clap::Args)]
@@ -60,66 +60,6 @@ fn state(word: &str) -> Result<StateName, String> {
     })
 }
 
-/// An invite as it is shown. The code is not part of it, in no form.
-#[derive(Serialize)]
-struct Shown {
-    invite: String,
-    state: StateName,
-    generation: u32,
-    attempts: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<ShownFailure>,
-    ever_unknown: bool,
-    accepted_at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ready_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ended_at: Option<String>,
-    /// When it goes on by itself; absent if it is finished or needs a person.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_at: Option<String>,
-    code_kept: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    events: Vec<SeenEvent>,
-}
-
-#[derive(Serialize)]
-struct ShownFailure {
-    class: &'static str,
-    code: String,
-}
-
-impl Shown {
-    fn of(invite: &Invite, events: Vec<SeenEvent>) -> Self {
-        let text = |at: Timestamp| at.to_string();
-        let (ready_at, ended_at, code_kept) = match &invite.state {
-            State::Ready { since, .. } => (Some(*since), None, true),
-            State::Published { since, at, code, .. } => (Some(*since), Some(*at), code.is_some()),
-            State::Dead { since, .. } => (None, Some(*since), false),
-            State::Received { .. }
-            | State::Calling { .. }
-            | State::Waiting { .. }
-            | State::Parked { .. }
-            | State::Unknown { .. } => (None, None, false),
-        };
-        let failure = invite.last_failure.as_ref();
-        Self {
-            invite: invite.key.to_string(),
-            state: invite.state.name(),
-            generation: invite.generation.get(),
-            attempts: invite.attempts,
-            failure: failure.map(|it| ShownFailure { class: it.class.as_str(), code: it.code.clone() }),
-            ever_unknown: invite.ever_unknown,
-            accepted_at: text(invite.accepted_at),
-            ready_at: ready_at.map(text),
-            ended_at: ended_at.map(text),
-            next_at: invite.state.schedule().map(|(_, due)| text(due)),
-            code_kept,
-            events,
-        }
-    }
-}
-
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::List { config, state, account, limit, output } => {
@@ -127,9 +67,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
                 open(config)?.list(&Filter { state, account, limit }).map_err(anyhow::Error::from)?;
             match output {
                 Output::Json => {
-                    print_json(
-                        &invites.iter().map(|invite| Shown::of(invite, Vec::new())).collect::<Vec<_>>(),
-                    );
+                    print_json(&invites.iter().map(InviteView::from).collect::<Vec<_>>());
                 }
                 Output::Table => list(&invites, limit),
             }
@@ -139,7 +77,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             let Some(story) = story else {
                 return Err(Failure::Failed(anyhow::anyhow!("there is no invite {id} in this store")));
             };
-            let shown = Shown::of(&story.invite, story.events);
+            let shown = InviteView::from(&story);
             match output {
                 Output::Json => print_json(&shown),
                 Output::Table => show(&shown),
@@ -178,7 +116,7 @@ fn list(invites: &[Invite], limit: usize) {
     }
 }
 
-fn show(shown: &Shown) {
+fn show(shown: &InviteView) {
     let mut rows = table(&["", ""]);
     let mut row = |name: &str, value: String| {
         rows.add_row([name.to_owned(), value]);

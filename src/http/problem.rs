@@ -11,6 +11,9 @@ use serde::Serialize;
 /// Stands before the slug in a problem's `type`.
 const TYPE_PREFIX: &str = "urn:invite-relay:problem:";
 
+/// What a caller is asked to wait while something that heals by itself is away.
+pub const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
 /// One problem, told to the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {

@@ -34,7 +34,11 @@ impl Intake {
     ///
     /// Dropping the future does no harm: a sender that hangs up, or a subscription that ends, must not leave an
     /// invite that is committed as taken with nobody working on it.
-    pub async fn accept(&self, source: Source, events: Vec<TruckerCreated>) -> Result<Vec<Taken>, store::Error> {
+    pub async fn accept(
+        &self,
+        source: Source,
+        events: Vec<TruckerCreated>,
+    ) -> Result<Vec<Taken>, store::Error> {
         let intake = self.clone();
         let accepting = self.relay.life.spawn_work(async move { intake.commit(source, events).await });
         accepting.await.unwrap_or_else(|_| Err(store::Error::Unavailable("accepting was cut off".to_owned())))

@@ -1,7 +1,6 @@
 //! Events from a webhook: verified over the raw bytes, judged, committed, then answered with 202.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
@@ -23,9 +22,6 @@ use crate::signature::{self, Secret, SignedHeaders, Token};
 use crate::telemetry::metrics::{EventOutcome, Metrics, Source};
 use crate::telemetry::spans;
 use crate::time;
-
-/// What a sender is asked to wait while events can't be accepted.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Who may send events.
 pub struct Verifiers {
@@ -214,5 +210,5 @@ async fn receive(State(source): State<Arc<WebhookSource>>, request: Request<Body
 fn unavailable(detail: &str) -> Problem {
     let problem =
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-accepting", "Events can't be accepted now");
-    problem.detail(detail).retry_after(TRY_AGAIN_AFTER)
+    problem.detail(detail).retry_after(problem::TRY_AGAIN_AFTER)
 }

@@ -10,6 +10,7 @@
 pub(crate) mod conformance;
 mod record;
 pub mod sqlite;
+pub mod view;
 
 use std::sync::Arc;
 
