@@ -1,4 +1,5 @@
 //! The Dashdoc API simulator, over raw HTTP/1.1: what it promises on the wire and in its state.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail by panicking, as tests do")]
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -582,16 +583,16 @@ async fn one_seed_gives_the_same_faults_and_codes_in_whatever_order_truckers_com
     async fn outcomes(seed: u64, pks: impl Iterator<Item = u64>) -> Vec<(u64, Vec<u16>, String)> {
         let faults = Faults::posts(Mix { error_before: 0.3, rejected: 0.3, ..Mix::default() });
         let sim = Sim::start(Settings { faults, seed, rate_limit: 0, ..Settings::default() }).await;
-        let mut seen = Vec::new();
+        let mut found = Vec::new();
         for pk in pks {
             let mut statuses = Vec::new();
             for _ in 0..4 {
                 statuses.push(sim.generate(pk).await.answer().status);
             }
-            seen.push((pk, statuses, sim.code(pk)));
+            found.push((pk, statuses, sim.code(pk)));
         }
-        seen.sort();
-        seen
+        found.sort();
+        found
     }
     let forth = outcomes(7, 1..20).await;
     assert_eq!(forth, outcomes(7, (1..20).rev()).await);
@@ -631,7 +632,10 @@ async fn a_post_takes_effect_although_its_client_has_hung_up() {
     // Answered on a later connection, so the hang-up has been seen.
     sim.read(6).await.answer();
     held.release();
-    sim.handle.wait_for(|view| view.trucker(5).is_some_and(|trucker| trucker.effects == 1)).await;
+    let applied = sim.handle.wait_for(|view| view.trucker(5).is_some_and(|trucker| trucker.effects == 1));
+    tokio::time::timeout(Duration::from_secs(10), applied)
+        .await
+        .expect("the effect died with the connection");
 }
 
 #[tokio::test]
