@@ -46,6 +46,7 @@ mod report;
 mod server;
 mod settings;
 mod state;
+mod trucker;
 mod wire;
 
 pub use faults::{Fault, Faults, FaultsError, Mix, RetryAfter};

@@ -12,8 +12,9 @@ use super::body::{self, Person};
 use super::dice::{self, Purpose};
 use super::faults::{Fault, Faults, RetryAfter};
 use super::handle::Hold;
-use super::report::{Cause, End, IssuedCode, Stats, TruckerReport};
+use super::report::{Cause, End, IssuedCode, Stats};
 use super::settings::{Settings, Truckers};
+use super::trucker::Trucker;
 
 /// The window of the rate limit.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
@@ -89,55 +90,6 @@ pub(super) struct World {
     pub(super) retry_after_on_limit: bool,
     existence: Truckers,
     seed: u64,
-}
-
-/// A trucker that was asked for or created; it exists once it has a first code.
-#[derive(Default)]
-pub(super) struct Trucker {
-    remote_id: Option<Box<str>>,
-    posts: u64,
-    gets: u64,
-    effects: u64,
-    posts_in_flight: u64,
-    peak_posts_in_flight: u64,
-    codes: Vec<IssuedCode>,
-    first_asked: Option<Instant>,
-    pub(super) post_script: VecDeque<Fault>,
-    pub(super) get_script: VecDeque<Fault>,
-    pub(super) post_holds: VecDeque<Hold>,
-    pub(super) get_holds: VecDeque<Hold>,
-}
-
-impl Trucker {
-    fn exists(&self) -> bool {
-        !self.codes.is_empty()
-    }
-
-    fn code(&self) -> Option<&str> {
-        self.codes.last().filter(|last| last.end.is_none()).map(|last| last.code.as_str())
-    }
-
-    fn end_code(&mut self, end: End) {
-        if let Some(last) = self.codes.last_mut()
-            && last.end.is_none()
-        {
-            last.end = Some(end);
-        }
-    }
-
-    pub(super) fn report(&self, pk: u64) -> TruckerReport {
-        TruckerReport {
-            pk,
-            exists: self.exists(),
-            remote_id: self.remote_id.as_deref().map(str::to_owned),
-            posts: self.posts,
-            gets: self.gets,
-            effects: self.effects,
-            peak_posts_in_flight: self.peak_posts_in_flight,
-            code: self.code().map(str::to_owned),
-            codes: self.codes.clone(),
-        }
-    }
 }
 
 /// Why a request is refused before any fault is drawn.
