@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,7 +11,7 @@ use axum::http::HeaderName;
 use tokio::net::TcpListener;
 
 use crate::broker::{
-    Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions, QueueType,
+    Address, Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions, QueueType,
     SinkTopology, Topology,
 };
 use crate::config::{self, Config, SecretFiles, SecretSource};
@@ -110,10 +110,21 @@ fn observer(metrics: &Arc<Metrics>, purpose: Purpose) -> Observer {
     Observer::new(move |event| metrics.broker_happened(purpose, event))
 }
 
-fn endpoint(source: Option<SecretSource>, key: &str) -> anyhow::Result<Endpoint> {
+/// A broker's address, which follows its file. What the file holds while it can't be used changes nothing.
+fn address(source: Option<SecretSource>, key: &str, secrets: &SecretFiles) -> anyhow::Result<Address> {
     let source = source.with_context(|| format!("{key} is not set"))?;
-    let url = source.read().with_context(|| key.to_owned())?;
-    Endpoint::parse(&url.reveal().into()).with_context(|| key.to_owned())
+    let url = secrets.watch(source).with_context(|| key.to_owned())?;
+    let first = Endpoint::parse(&url.current().reveal().into()).with_context(|| key.to_owned())?;
+    let last_good = Mutex::new((url.version(), first));
+    Ok(Address::new(move || {
+        let mut known = last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = url.version();
+        if known.0 != version {
+            let current = Endpoint::parse(&url.current().reveal().into());
+            *known = (version, current.unwrap_or_else(|_| known.1.clone()));
+        }
+        known.1.clone()
+    }))
 }
 
 pub(super) fn outlets(
@@ -125,16 +136,16 @@ pub(super) fn outlets(
     let mut outlets = Outlets::default();
     let rabbitmq = &config.sink.rabbitmq;
     if rabbitmq.enabled {
-        let endpoint = endpoint(config.sink_rabbitmq_url(), "sink.rabbitmq.url")?;
+        let address = address(config.sink_rabbitmq_url(), "sink.rabbitmq.url", secrets)?;
         let mode = mode(config.source.rabbitmq.topology);
         let topology = SinkTopology { exchange: rabbitmq.exchange.clone(), mode };
-        let mut options = PublisherOptions::new(endpoint.clone(), topology);
+        let mut options = PublisherOptions::new(address.clone(), topology);
         options.confirm_timeout = rabbitmq.confirm_timeout;
         let publisher = Publisher::start(options, observer(metrics, Purpose::Publish), life);
         outlets.rabbitmq = Some(RabbitmqSink {
             state: publisher.state(),
             publisher,
-            endpoint,
+            address,
             exchange: rabbitmq.exchange.clone(),
             routing_key: rabbitmq.routing_key.clone(),
             failed_routing_key: rabbitmq.failed_routing_key.clone(),
@@ -210,6 +221,7 @@ pub(super) async fn accounts(
 pub(super) fn rabbitmq_source(
     config: &Config,
     relay: &Arc<Relay>,
+    secrets: &SecretFiles,
     metrics: &Arc<Metrics>,
     health: &Health,
     life: &Lifecycle,
@@ -218,7 +230,7 @@ pub(super) fn rabbitmq_source(
     if !section.enabled {
         return Ok(());
     }
-    let endpoint = endpoint(section.url_source(), "source.rabbitmq.url")?;
+    let address = address(section.url_source(), "source.rabbitmq.url", secrets)?;
     let topology = Topology {
         exchange: section.exchange.clone(),
         queue: section.queue.clone(),
@@ -231,7 +243,7 @@ pub(super) fn rabbitmq_source(
     };
     let prefetch =
         NonZeroU16::new(section.prefetch).context("source.rabbitmq.prefetch must be above zero")?;
-    let options = ConsumerOptions::new(endpoint.clone(), topology, prefetch);
+    let options = ConsumerOptions::new(address.clone(), topology, prefetch);
     let consumer = Consumer::new(options, observer(metrics, Purpose::Consume));
     // With a webhook beside it, a broker that is away must not take the webhook out of service.
     readiness::follow_broker(
@@ -246,7 +258,7 @@ pub(super) fn rabbitmq_source(
         Arc::new(event_rules(config)?),
         max_body(config),
         &section.queue,
-        endpoint,
+        address,
         Arc::clone(metrics),
     );
     let drain = life.clone();

@@ -81,7 +81,7 @@ async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) 
     readiness::follow(&health, &relay, life);
     relay.start();
 
-    build::rabbitmq_source(config, &relay, &metrics, &health, life)?;
+    build::rabbitmq_source(config, &relay, &secrets, &metrics, &health, life)?;
     let webhook = match webhook {
         Some(listener) => {
             let address = listener.local_addr()?;
@@ -92,8 +92,9 @@ async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) 
         None => None,
     };
 
-    let token = config.admin.token_source().map(|source| source.read()).transpose().context("admin.token")?;
-    let token = token.map(|token| BearerToken::new(&token.reveal().into()));
+    let token =
+        config.admin.token_source().map(|source| secrets.watch(source)).transpose().context("admin.token")?;
+    let token = token.map(|token| BearerToken::new(move || token.current().reveal().into()));
     let address = admin.local_addr()?;
     let router = admin::router(health, Arc::clone(&metrics), api, token);
     afterwards.spawn_long("admin", serve::serve(admin, router, afterwards.clone(), "admin"));

@@ -16,14 +16,14 @@ use super::link::Link;
 use super::message::short;
 use super::session::{End, Session, Subscription};
 use super::topology::report;
-use super::{BrokerEvent, BrokerState, Delivery, Difference, Endpoint, Error, Observer, Topology, Verdict};
+use super::{Address, BrokerEvent, BrokerState, Delivery, Difference, Error, Observer, Topology, Verdict};
 use crate::lifecycle::Lifecycle;
 
 /// How a [`Consumer`] works.
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
     /// The broker.
-    pub endpoint: Endpoint,
+    pub address: Address,
     /// Applied with every subscription.
     pub topology: Topology,
     /// Most unacknowledged deliveries. There is no "unlimited".
@@ -42,9 +42,9 @@ impl ConsumerOptions {
     /// Batches of up to 256, four of them in flight: while one is being committed, the next ones gather.
     /// Thirty seconds of holding: longer than the restart of a database, far below the broker's limit of 30
     /// minutes on an acknowledgement.
-    pub fn new(endpoint: Endpoint, topology: Topology, prefetch: NonZeroU16) -> Self {
+    pub fn new(address: impl Into<Address>, topology: Topology, prefetch: NonZeroU16) -> Self {
         Self {
-            endpoint,
+            address: address.into(),
             topology,
             prefetch,
             batch_max: 256,
@@ -68,8 +68,8 @@ pub struct Consumer {
 impl Consumer {
     /// A consumer that has not started.
     pub fn new(options: ConsumerOptions, observer: Observer) -> Self {
-        let link = Link::new(options.endpoint.clone(), "consume", observer.clone());
-        let dead_letters = DeadLetters::new(options.endpoint.clone(), options.topology.clone());
+        let link = Link::new(options.address.clone(), "consume", observer.clone());
+        let dead_letters = DeadLetters::new(options.address.clone(), options.topology.clone());
         Self { options, observer, link, dead_letters, differences: Vec::new() }
     }
 

@@ -9,11 +9,11 @@ use tokio::sync::Mutex;
 
 use super::connection::{Connection, REQUEST_TIMEOUT, connect, within};
 use super::message::{Kept, short};
-use super::{Endpoint, Error, Topology};
+use super::{Address, Error, Topology};
 
 /// The way to the dead-letter queue.
 pub(super) struct DeadLetters {
-    endpoint: Endpoint,
+    address: Address,
     topology: Topology,
     line: Mutex<Option<Line>>,
 }
@@ -32,8 +32,8 @@ pub(super) struct Condemned {
 }
 
 impl DeadLetters {
-    pub(super) fn new(endpoint: Endpoint, topology: Topology) -> Self {
-        Self { endpoint, topology, line: Mutex::new(None) }
+    pub(super) fn new(address: Address, topology: Topology) -> Self {
+        Self { address, topology, line: Mutex::new(None) }
     }
 
     /// Publishes all of `batch` and returns once each is confirmed and none came back.
@@ -54,7 +54,7 @@ impl DeadLetters {
     }
 
     async fn open(&self) -> Result<Line, Error> {
-        let connection = connect(&self.endpoint, "dead-letter").await?;
+        let connection = connect(&self.address.current(), "dead-letter").await?;
         self.topology.apply_dead_queue(&connection).await?;
         let channel = connection.channel().await?;
         let selecting = channel.confirm_select(ConfirmSelectOptions::default());

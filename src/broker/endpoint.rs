@@ -81,6 +81,35 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Where the broker is, asked anew for each connection: a mounted secret may have changed since the last one.
+#[derive(Clone)]
+pub struct Address(Arc<dyn Fn() -> Endpoint + Send + Sync>);
+
+impl Address {
+    /// An address that `current` tells; called once for each attempt to connect.
+    pub fn new(current: impl Fn() -> Endpoint + Send + Sync + 'static) -> Self {
+        Self(Arc::new(current))
+    }
+
+    /// The address that is valid now.
+    pub fn current(&self) -> Endpoint {
+        (self.0)()
+    }
+}
+
+/// An address that stays.
+impl From<Endpoint> for Address {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::new(move || endpoint.clone())
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.current(), f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::connection::{Connection, connect};
-use super::{BrokerEvent, BrokerState, Endpoint, Observer};
+use super::{Address, BrokerEvent, BrokerState, Endpoint, Observer};
 
 /// First ceiling of the reconnect delay; it doubles with every failure in a row.
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
@@ -18,6 +18,8 @@ const STEADY_AFTER: Duration = Duration::from_secs(30);
 
 /// The supervisor of one connection. Owned by the task that uses the connection.
 pub(super) struct Link {
+    address: Address,
+    /// The one that was tried last.
     endpoint: Endpoint,
     purpose: &'static str,
     observer: Observer,
@@ -29,9 +31,10 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(endpoint: Endpoint, purpose: &'static str, observer: Observer) -> Self {
+    pub(super) fn new(address: Address, purpose: &'static str, observer: Observer) -> Self {
         let state = watch::Sender::new(BrokerState::Connecting);
-        Self { endpoint, purpose, observer, state, n_failures: 0, up_since: None }
+        let endpoint = address.current();
+        Self { address, endpoint, purpose, observer, state, n_failures: 0, up_since: None }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<BrokerState> {
@@ -42,6 +45,7 @@ impl Link {
     pub(super) async fn connect(&mut self) -> Connection {
         loop {
             tokio::time::sleep(backoff(self.n_failures, rand::random())).await;
+            self.endpoint = self.address.current();
             match connect(&self.endpoint, self.purpose).await {
                 Ok(connection) => return connection,
                 Err(error) => self.down(BrokerEvent::AttemptFailed, &error),

@@ -29,7 +29,7 @@ mod window;
 
 pub use connection::{Connection, connect};
 pub use consumer::{Consumer, ConsumerOptions};
-pub use endpoint::Endpoint;
+pub use endpoint::{Address, Endpoint};
 pub use error::{Error, PublishError};
 pub use message::{Delivery, Message, Verdict};
 pub use publisher::{Publisher, PublisherOptions};

@@ -15,7 +15,7 @@ use super::link::Link;
 use super::topology::report;
 use super::window::{Released, Reply, Window};
 use super::{
-    BrokerEvent, BrokerState, Difference, Endpoint, Error, Message, Observer, PublishError, SinkTopology,
+    Address, BrokerEvent, BrokerState, Difference, Error, Message, Observer, PublishError, SinkTopology,
 };
 use crate::lifecycle::Lifecycle;
 
@@ -23,7 +23,7 @@ use crate::lifecycle::Lifecycle;
 #[derive(Clone, Debug)]
 pub struct PublisherOptions {
     /// The broker.
-    pub endpoint: Endpoint,
+    pub address: Address,
     /// Applied with every new session.
     pub topology: SinkTopology,
     /// Most messages in flight; further ones wait their turn.
@@ -35,8 +35,8 @@ pub struct PublisherOptions {
 impl PublisherOptions {
     /// 1024 messages in flight: enough to keep a broker busy at 100 ms round trip and 10,000 messages a second.
     /// Ten seconds to confirm: a healthy broker takes milliseconds, one that syncs a slow disk a second.
-    pub fn new(endpoint: Endpoint, topology: SinkTopology) -> Self {
-        Self { endpoint, topology, window: 1024, confirm_timeout: Duration::from_secs(10) }
+    pub fn new(address: impl Into<Address>, topology: SinkTopology) -> Self {
+        Self { address: address.into(), topology, window: 1024, confirm_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -57,7 +57,7 @@ impl Publisher {
     /// when all handles are dropped or the process aborts.
     pub fn start(options: PublisherOptions, observer: Observer, life: &Lifecycle) -> Self {
         let (jobs, queue) = mpsc::channel(options.window);
-        let link = Link::new(options.endpoint.clone(), "publish", observer.clone());
+        let link = Link::new(options.address.clone(), "publish", observer.clone());
         let state = link.subscribe();
         let task = Task { options, observer, link, queue, differences: Vec::new() };
         let aborting = life.clone();

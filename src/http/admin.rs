@@ -48,25 +48,22 @@ async fn page(State(metrics): State<Arc<Metrics>>) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()).into_response()
 }
 
-/// A token that callers must bring. Neither it nor anything to guess it by is kept.
+/// A token that callers must bring. It is asked for anew each time, because its file may change.
 #[derive(Clone)]
-pub struct BearerToken {
-    /// Random, new in each process.
-    key: [u8; 32],
-    /// HMAC-SHA256 of the token under `key`.
-    tag: [u8; 32],
-}
+pub struct BearerToken(Arc<dyn Fn() -> SecretString + Send + Sync>);
 
 impl BearerToken {
-    /// The token to ask for.
-    pub fn new(token: &SecretString) -> Self {
-        let key = rand::random();
-        Self { key, tag: tag(&key, token.expose_secret()).finalize().into_bytes().into() }
+    /// The token that `current` tells.
+    pub fn new(current: impl Fn() -> SecretString + Send + Sync + 'static) -> Self {
+        Self(Arc::new(current))
     }
 
-    /// Whether `given` is the token. Takes the same time however much of it is right.
+    /// Whether `given` is the token. Takes the same time however much of it is right: compared are two tags
+    /// under a random key.
     pub fn is(&self, given: &str) -> bool {
-        tag(&self.key, given).verify_slice(&self.tag).is_ok()
+        let key: [u8; 32] = rand::random();
+        let expected = tag(&key, (self.0)().expose_secret()).finalize().into_bytes();
+        tag(&key, given).verify_slice(&expected).is_ok()
     }
 }
 
@@ -97,7 +94,7 @@ mod tests {
 
     async fn get_from(health: Health, request: &str) -> Answer {
         let api = Router::new().route("/api/v1/invites", get(async || "[]"));
-        let token = BearerToken::new(&SecretString::from("s3cret"));
+        let token = BearerToken::new(|| SecretString::from("s3cret"));
         let router = router(health, Arc::new(Metrics::new(&[])), api, Some(token));
         ask(router, &format!("GET {request}")).await
     }

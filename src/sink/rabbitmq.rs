@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::{NotConfirmed, Trail};
-use crate::broker::{BrokerState, Endpoint, Message, PublishError, Publisher};
+use crate::broker::{Address, BrokerState, Message, PublishError, Publisher};
 use crate::event::{CONTENT_TYPE, Outgoing};
 use crate::invite::{Announcement, Setback};
 use crate::telemetry::metrics::PublishFailure;
@@ -17,7 +17,7 @@ pub struct RabbitmqSink {
     /// The connection for publishing; none of the consumers uses it.
     pub publisher: Publisher,
     /// The broker, for spans.
-    pub endpoint: Endpoint,
+    pub address: Address,
     /// Its state, for taking work only while it is up.
     pub state: watch::Receiver<BrokerState>,
     /// `sink.rabbitmq.exchange`.
@@ -46,7 +46,8 @@ impl RabbitmqSink {
             .collect();
         // The hop: this span's context, where the attributes carry the start of the transmission.
         let id = event.id.to_string();
-        let server = spans::Server { host: self.endpoint.host(), port: self.endpoint.port() };
+        let endpoint = self.address.current();
+        let server = spans::Server { host: endpoint.host(), port: endpoint.port() };
         let described = spans::OutgoingEvent { server, id: &id, kind: event.type_ };
         let span = spans::publish(trail.attempt, &described, &self.exchange, routing_key, &trail.work);
         let incoming =

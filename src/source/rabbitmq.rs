@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{Span, warn};
 
-use crate::broker::{Delivery, Endpoint, Verdict};
+use crate::broker::{Address, Delivery, Verdict};
 use crate::crash::{self, Point};
 use crate::event::{self, Envelope, Refusal, Transport, TruckerCreated};
 use crate::relay::{self, Intake};
@@ -19,7 +19,7 @@ pub struct RabbitmqSource {
     /// Largest body that is looked at, in bytes; the same limit as on the webhook.
     max_body: usize,
     queue: Arc<str>,
-    endpoint: Endpoint,
+    address: Address,
     metrics: Arc<Metrics>,
 }
 
@@ -30,10 +30,10 @@ impl RabbitmqSource {
         rules: Arc<event::Rules>,
         max_body: usize,
         queue: &str,
-        endpoint: Endpoint,
+        address: Address,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { intake, rules, max_body, queue: Arc::from(queue), endpoint, metrics }
+        Self { intake, rules, max_body, queue: Arc::from(queue), address, metrics }
     }
 
     /// Judges one batch: one verdict for each delivery, in their order.
@@ -86,8 +86,9 @@ impl RabbitmqSource {
 
     /// The span of taking one delivery in, and the event with the context that later attempts refer to.
     fn traced(&self, delivery: &Delivery, mut event: TruckerCreated) -> (Span, TruckerCreated) {
+        let endpoint = self.address.current();
         let span = spans::process_delivery(&spans::Delivery {
-            server: spans::Server { host: self.endpoint.host(), port: self.endpoint.port() },
+            server: spans::Server { host: endpoint.host(), port: endpoint.port() },
             exchange: &delivery.exchange,
             routing_key: &delivery.routing_key,
             queue: &self.queue,
