@@ -6,6 +6,7 @@
 mod filter;
 mod lines;
 mod otlp;
+mod panics;
 
 pub mod metrics;
 pub mod propagation;

@@ -18,7 +18,7 @@ use tracing_subscriber::registry::Registry;
 
 use super::filter;
 use super::lines::Lines;
-use super::otlp;
+use super::{otlp, panics};
 
 /// Name of the instrumentation scope of all our spans.
 const SCOPE: &str = "invite-relay";
@@ -65,7 +65,9 @@ pub struct Telemetry {
 
 /// Starts logs and traces for the whole process; call it once, before anything is logged.
 pub fn init(settings: &Settings) -> Result<Telemetry, Error> {
-    start(settings, &otlp::Wish::from_env(|name| std::env::var(name).ok()))
+    let telemetry = start(settings, &otlp::Wish::from_env(|name| std::env::var(name).ok()))?;
+    panics::log_panics();
+    Ok(telemetry)
 }
 
 fn start(settings: &Settings, wish: &otlp::Wish) -> Result<Telemetry, Error> {
