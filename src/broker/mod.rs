@@ -22,6 +22,7 @@ mod ledger;
 mod link;
 mod message;
 mod publisher;
+mod removal;
 mod session;
 mod state;
 mod topology;
