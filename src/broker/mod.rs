@@ -36,9 +36,3 @@ pub use message::{Delivery, Message, Verdict};
 pub use publisher::{Publisher, PublisherOptions};
 pub use state::{BrokerEvent, BrokerState, Observer};
 pub use topology::{Difference, Mode, QueueType, SinkTopology, Topology};
-
-/// Log directive that silences the client library; every log filter of this service must contain it.
-///
-/// The library logs returned messages with their bodies (an invite code!) at `warn` and every frame at `trace`.
-/// What it reports as errors, this module reports itself, once.
-pub const LOG_DIRECTIVE: &str = "lapin=off";

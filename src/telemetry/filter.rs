@@ -14,9 +14,9 @@ use tracing_subscriber::registry::LookupSpan;
 /// The root of all our targets.
 const OWN: &str = "invite_relay";
 
-/// lapin warns with the whole body of a message that came back, which holds an invite code. The publisher
-/// reports returned messages itself.
-const NEVER: &str = "lapin::returned_messages";
+/// lapin warns with the whole body of a message that came back, which holds an invite code, and calls an ordinary
+/// end of a channel an error. What matters of it, the broker module reports itself.
+const NEVER: &str = "lapin";
 
 /// The filter of the log: the user's directives under the cap.
 pub(super) fn log<S>(directives: &str) -> Result<impl Filter<S> + Send + Sync + 'static, ParseError>
@@ -87,7 +87,7 @@ mod tests {
             ("invite_relay", LevelFilter::TRACE),
             ("invite_relay::broker::connection", LevelFilter::TRACE),
             ("invite_relay_impostor", LevelFilter::INFO),
-            ("lapin::channel", LevelFilter::INFO),
+            ("lapin::channel", LevelFilter::OFF),
             ("lapin::returned_messages", LevelFilter::OFF),
             ("amq_protocol", LevelFilter::INFO),
             ("hyper_util::client", LevelFilter::INFO),

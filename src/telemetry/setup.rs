@@ -248,7 +248,7 @@ mod tests {
                 warn!(target: "lapin::returned_messages", message = "CANARY", "Server returned us a message");
                 let span = tracing::trace_span!(target: "lapin::channel", "frame", invite.id = "CANARY");
                 let _inside = span.enter();
-                error!(target: "lapin::io_loop", "io error");
+                error!(target: "hyper::io_loop", "io error");
             });
             assert!(!log.text().contains("CANARY"), "{filter}: {}", log.text());
             let heard = log.text().contains("io error");

@@ -12,7 +12,6 @@ use super::settings::Settings;
 use super::webhook::Webhooks;
 use super::{Args, RATE_LIMIT};
 use crate::app::Running;
-use crate::broker::LOG_DIRECTIVE;
 use crate::cli::send::NotSent;
 use crate::cli::send::event::Event;
 use crate::cli::send::rabbitmq::Exchange;
@@ -173,7 +172,7 @@ fn relay_settings(api_url: &str, scratch: &Scratch) -> Settings {
     settings.set("admin.listen", super::ANY_PORT);
     settings.set("telemetry.log_format", "text");
     // Readiness would repeat what the account has said.
-    settings.set("telemetry.log", format!("warn,{LOG_DIRECTIVE},invite_relay::http::health=error"));
+    settings.set("telemetry.log", "warn,invite_relay::http::health=error".to_owned());
     settings.set("shutdown.grace", "10s");
     settings
 }
