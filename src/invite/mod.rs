@@ -10,6 +10,8 @@ mod key;
 mod rules;
 mod state;
 mod step;
+#[cfg(test)]
+mod testing;
 
 pub use code::{Fingerprint, FingerprintKey, InviteCode, Origin};
 pub use failure::{Failure, FailureClass};

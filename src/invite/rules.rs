@@ -30,7 +30,7 @@ pub struct Rules {
     pub not_found_for: Duration,
     /// `invite.verify_after`.
     pub verify_after: Duration,
-    /// The sinks that every event goes to.
+    /// The sinks that every event goes to; at least one (checked by the configuration).
     pub sinks: Sinks,
 }
 
@@ -88,13 +88,18 @@ impl Backoff {
     /// *Full jitter*: anything from zero to the ceiling, as `dice` (0 ≤ dice < 1) falls. It spreads a herd best
     /// (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
     pub fn delay(&self, n: u32, dice: f64) -> Duration {
-        self.ceiling(n).mul_f64(dice.clamp(0.0, 1.0))
+        scaled(self.ceiling(n), dice.clamp(0.0, 1.0))
     }
 
     /// At least the ceiling and up to a tenth more: for waits that must not end early.
     pub fn no_earlier(&self, n: u32, dice: f64) -> Duration {
-        self.ceiling(n).mul_f64(1.0 + 0.1 * dice.clamp(0.0, 1.0))
+        scaled(self.ceiling(n), 1.0 + 0.1 * dice.clamp(0.0, 1.0))
     }
+}
+
+/// Saturates, where `Duration::mul_f64` would panic.
+fn scaled(delay: Duration, by: f64) -> Duration {
+    Duration::try_from_secs_f64(delay.as_secs_f64() * by).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]
@@ -121,6 +126,13 @@ mod tests {
         assert_eq!(Backoff::try_new(second, 0.5, second), Err(BackoffError::Factor));
         assert_eq!(Backoff::try_new(second, f64::NAN, second), Err(BackoffError::Factor));
         assert_eq!(Backoff::try_new(second, 2.0, Duration::from_millis(1)), Err(BackoffError::Cap));
+    }
+
+    #[test]
+    fn the_longest_delay_there_is_saturates() {
+        let backoff = Backoff::try_new(Duration::MAX, 2.0, Duration::MAX).unwrap();
+        assert_eq!(backoff.no_earlier(u32::MAX, 1.0), Duration::MAX);
+        assert_eq!(backoff.delay(u32::MAX, 1.0), Duration::MAX);
     }
 
     proptest! {

@@ -26,7 +26,8 @@ pub struct Invite {
     pub last_failure: Option<Failure>,
     /// When the event was accepted: the start of every "time to ready".
     pub accepted_at: Timestamp,
-    /// When the present work began: acceptance, or the last redrive; `retry.max_age` runs from here.
+    /// `retry.max_age` runs from here: acceptance, or the last redrive, plus all the time in which an outage, a queue
+    /// or a stopped service held the work up.
     pub begun_at: Timestamp,
     /// The event that asked for it.
     pub cause: Cause,

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use super::{
-    Announce, Failure, FailureClass, Invite, IssuedCode, Origin, Policy, Rules, Sink, Sinks, State, Verify,
+    Announce, Failure, FailureClass, Invite, IssuedCode, Lane, Origin, Policy, Rules, Sink, Sinks, State,
+    Verify,
 };
 use crate::time::Timestamp;
 
@@ -24,7 +25,7 @@ pub enum Input {
     Confirmed(Sink),
     /// A round of announcing ended with sinks still pending.
     Unconfirmed(Setback),
-    /// The event can't be served at all (its account is not configured).
+    /// The event can't be served at all (its account is not configured). Heard only before the first call.
     Refused(Failure),
 }
 
@@ -91,7 +92,7 @@ pub fn step(invite: Invite, input: Input, rules: &Rules, moment: Moment) -> Step
         Input::Read(answer) => machine.read(invite, answer),
         Input::Confirmed(sink) => machine.confirmed(invite, sink),
         Input::Unconfirmed(setback) => machine.unconfirmed(invite, setback),
-        Input::Refused(failure) => machine.die(invite, failure),
+        Input::Refused(failure) => machine.refused(invite, failure),
     }
 }
 
@@ -102,6 +103,7 @@ struct Machine<'a> {
 
 impl Machine<'_> {
     fn take(&self, mut invite: Invite) -> Step {
+        self.forgive_delay(&mut invite);
         match invite.state {
             State::Received { .. } | State::Waiting { .. } | State::Parked { .. } => {
                 match self.rules.policy {
@@ -128,15 +130,13 @@ impl Machine<'_> {
                 then(invite, Effect::Read)
             }
             State::Ready { ref mut announce, .. } | State::Dead { announce: Some(ref mut announce), .. } => {
-                // A sink that was taken out of the configuration is owed nothing.
-                announce.pending = announce.pending.and(self.rules.sinks);
+                // A sink that was taken out of the configuration is owed nothing. If only such sinks are left,
+                // perhaps nobody was told yet: then all of today's are, rather twice than never.
+                let owed = announce.pending.and(self.rules.sinks);
+                announce.pending = if owed.is_empty() { self.rules.sinks } else { owed };
                 announce.due = self.lease();
                 let pending = announce.pending;
-                if pending.is_empty() {
-                    self.announced(invite)
-                } else {
-                    then(invite, Effect::Announce(pending))
-                }
+                then(invite, Effect::Announce(pending))
             }
             State::Published { verify: None, .. } | State::Dead { announce: None, .. } => rest(invite),
         }
@@ -147,15 +147,17 @@ impl Machine<'_> {
             State::Calling { .. } => match answer {
                 Answer::Code(issued) => self.ready(invite, issued, Origin::Generated),
                 // A client never reports this of a POST; if it did, the outcome would be in doubt.
-                Answer::NoCode => self.unknown(invite, Failure::new(FailureClass::Doubtful, "no_code")),
+                Answer::NoCode => self.unknown(invite, Failure::new(FailureClass::Doubtful, "no_code"), None),
                 Answer::Failed { failure, retry_after } => match failure.class {
-                    FailureClass::Transient => self.spent(invite, failure),
+                    FailureClass::Transient => self.spent(invite, failure, retry_after),
                     FailureClass::Throttled | FailureClass::Credentials | FailureClass::Misconfigured => {
                         invite.attempts = invite.attempts.saturating_sub(1);
                         self.parked(invite, failure, retry_after)
                     }
-                    FailureClass::NotFound => self.not_found(invite, failure),
-                    FailureClass::Unknown | FailureClass::Doubtful => self.unknown(invite, failure),
+                    FailureClass::NotFound => self.not_found(invite, failure, retry_after),
+                    FailureClass::Unknown | FailureClass::Doubtful => {
+                        self.unknown(invite, failure, retry_after)
+                    }
                     FailureClass::Rejected | FailureClass::UnknownAccount => self.die(invite, failure),
                 },
             },
@@ -191,15 +193,15 @@ impl Machine<'_> {
             Answer::Failed { failure, retry_after } => match failure.class {
                 // A GET has no effect, so its unknown outcome is only a failure; it counts as a try.
                 FailureClass::Transient | FailureClass::Unknown | FailureClass::Doubtful => {
-                    invite.attempts += 1;
-                    self.spent(invite, failure)
+                    invite.attempts = invite.attempts.saturating_add(1);
+                    self.spent(invite, failure, retry_after)
                 }
                 FailureClass::Throttled | FailureClass::Credentials | FailureClass::Misconfigured => {
                     self.parked(invite, failure, retry_after)
                 }
                 FailureClass::NotFound => {
-                    invite.attempts += 1;
-                    self.not_found(invite, failure)
+                    invite.attempts = invite.attempts.saturating_add(1);
+                    self.not_found(invite, failure, retry_after)
                 }
                 FailureClass::Rejected | FailureClass::UnknownAccount => self.die(invite, failure),
             },
@@ -215,21 +217,31 @@ impl Machine<'_> {
                     .last_failure
                     .clone()
                     .unwrap_or_else(|| Failure::new(FailureClass::Unknown, "outcome_unknown"));
-                self.spent(invite, failure)
+                self.spent(invite, failure, None)
             }
             Answer::Failed { failure, retry_after } => match failure.class {
                 FailureClass::Transient | FailureClass::Unknown | FailureClass::Doubtful => {
                     if self.too_old(&invite) {
                         return self.die(invite, failure);
                     }
-                    invite.state = State::Unknown { due: self.backoff(reads + 1), reads: reads + 1 };
+                    let reads = reads.saturating_add(1);
+                    invite.state = State::Unknown { due: self.backoff(reads, retry_after), reads };
                     rest(invite)
                 }
                 FailureClass::Throttled | FailureClass::Credentials | FailureClass::Misconfigured => {
-                    invite.state = State::Unknown { due: self.after(retry_after), reads };
+                    let due = self.outage(&mut invite, retry_after);
+                    invite.state = State::Unknown { due, reads };
                     rest(invite)
                 }
-                FailureClass::NotFound => self.not_found(invite, failure),
+                // It tells nothing about the POST, so it is no leave to send another.
+                FailureClass::NotFound => {
+                    let reads = reads.saturating_add(1);
+                    let Some(due) = self.until_found(&mut invite, reads, retry_after) else {
+                        return self.die(invite, failure);
+                    };
+                    invite.state = State::Unknown { due, reads };
+                    rest(invite)
+                }
                 FailureClass::Rejected | FailureClass::UnknownAccount => self.die(invite, failure),
             },
         }
@@ -238,27 +250,36 @@ impl Machine<'_> {
     /// The second read-back. Only a different code is news: an emptied one was used, as it should be.
     fn verified(&self, mut invite: Invite, verify: Verify, answer: Answer) -> Step {
         let State::Published { fingerprint, at, .. } = invite.state else { return rest(invite) };
-        let owed = match answer {
+        let (owed, failure) = match answer {
             Answer::Code(issued) if issued.fingerprint != fingerprint => {
                 invite.generation = invite.generation.next();
                 invite.attempts = 0;
                 return self.ready(invite, issued, Origin::Recovered);
             }
-            Answer::Code(_) | Answer::NoCode => None,
+            Answer::Code(_) | Answer::NoCode => (None, None),
             Answer::Failed { failure, retry_after } => match failure.class {
                 FailureClass::Transient | FailureClass::Unknown | FailureClass::Doubtful => {
-                    let reads = verify.reads + 1;
-                    let in_time = self.moment.now.since(at) < self.rules.max_age;
-                    in_time.then(|| Verify { due: self.backoff(reads), reads })
+                    let reads = verify.reads.saturating_add(1);
+                    // Age alone is no reason: after an outage of days, the first failure would end it.
+                    let enough =
+                        reads >= self.rules.max_attempts && self.moment.now.since(at) >= self.rules.max_age;
+                    let again = Verify { due: self.backoff(reads, retry_after), reads };
+                    ((!enough).then_some(again), Some(failure))
                 }
                 FailureClass::Throttled | FailureClass::Credentials | FailureClass::Misconfigured => {
-                    Some(Verify { due: self.after(retry_after), reads: verify.reads })
+                    (Some(Verify { due: self.after(retry_after), reads: verify.reads }), None)
                 }
-                FailureClass::NotFound | FailureClass::Rejected | FailureClass::UnknownAccount => None,
+                FailureClass::NotFound | FailureClass::Rejected | FailureClass::UnknownAccount => {
+                    (None, Some(failure))
+                }
             },
         };
         if let State::Published { verify, .. } = &mut invite.state {
             *verify = owed;
+        }
+        // What ends the reading without an answer stays for people to see.
+        if let (None, Some(failure)) = (owed, failure) {
+            invite.last_failure = Some(failure);
         }
         rest(invite)
     }
@@ -285,7 +306,7 @@ impl Machine<'_> {
                 match setback {
                     Setback::Refused => {
                         announce.refusals = announce.refusals.saturating_add(1);
-                        announce.due = self.backoff(announce.refusals);
+                        announce.due = self.backoff(announce.refusals, None);
                     }
                     Setback::Away => announce.due = self.moment.now,
                 }
@@ -327,7 +348,7 @@ impl Machine<'_> {
 
     /// The only way to a POST: the attempt and the lease are durable before it leaves.
     fn call(&self, mut invite: Invite) -> Step {
-        invite.attempts += 1;
+        invite.attempts = invite.attempts.saturating_add(1);
         invite.state = State::Calling { lease_until: self.lease() };
         then(invite, Effect::Call)
     }
@@ -340,43 +361,69 @@ impl Machine<'_> {
     }
 
     /// The try is spent: wait for the next, unless there is none.
-    fn spent(&self, mut invite: Invite, failure: Failure) -> Step {
+    fn spent(&self, mut invite: Invite, failure: Failure, retry_after: Option<Duration>) -> Step {
         if invite.attempts >= self.rules.max_attempts || self.too_old(&invite) {
             return self.die(invite, failure);
         }
         invite.not_found_since = None;
-        invite.state = State::Waiting { due: self.backoff(invite.attempts) };
+        invite.state = State::Waiting { due: self.backoff(invite.attempts, retry_after) };
         invite.last_failure = Some(failure);
         rest(invite)
     }
 
-    /// The platform may be ahead of Dashdoc: 404 has its own patience, in time instead of tries.
-    fn not_found(&self, mut invite: Invite, failure: Failure) -> Step {
-        let since = *invite.not_found_since.get_or_insert(self.moment.now);
-        let left = self.rules.not_found_for.saturating_sub(self.moment.now.since(since));
-        if left.is_zero() {
+    fn not_found(&self, mut invite: Invite, failure: Failure, retry_after: Option<Duration>) -> Step {
+        let tries = invite.attempts;
+        let Some(due) = self.until_found(&mut invite, tries, retry_after) else {
             return self.die(invite, failure);
-        }
-        // The last try falls on the end of the patience, not somewhere after it.
-        let latest = self.moment.now.after(left);
-        invite.state = State::Waiting { due: self.backoff(invite.attempts).min(latest) };
+        };
+        invite.state = State::Waiting { due };
         invite.last_failure = Some(failure);
         rest(invite)
+    }
+
+    /// The platform may be ahead of Dashdoc: 404 has its own patience, in time instead of tries. Returns when to
+    /// look again after `tries`, nothing when the patience is over.
+    fn until_found(
+        &self,
+        invite: &mut Invite,
+        tries: u32,
+        retry_after: Option<Duration>,
+    ) -> Option<Timestamp> {
+        let since = *invite.not_found_since.get_or_insert(self.moment.now);
+        let left = self.rules.not_found_for.saturating_sub(self.moment.now.since(since));
+        // The last try falls on the end of the patience, not somewhere after it.
+        let latest = self.moment.now.after(left);
+        let due = self.backoff(tries, None).min(latest).max(self.after(retry_after));
+        (!left.is_zero()).then_some(due)
     }
 
     fn parked(&self, mut invite: Invite, failure: Failure, retry_after: Option<Duration>) -> Step {
-        invite.state = State::Parked { due: self.after(retry_after) };
+        invite.state = State::Parked { due: self.outage(&mut invite, retry_after) };
         invite.last_failure = Some(failure);
         rest(invite)
     }
 
-    fn unknown(&self, mut invite: Invite, failure: Failure) -> Step {
+    fn unknown(&self, mut invite: Invite, failure: Failure, retry_after: Option<Duration>) -> Step {
         invite.ever_unknown = true;
         // Not at once: an API that is still working on the POST would show the old code.
         let due = self.moment.now.after(self.rules.backoff.no_earlier(1, self.moment.dice));
-        invite.state = State::Unknown { due, reads: 0 };
+        invite.state = State::Unknown { due: due.max(self.after(retry_after)), reads: 0 };
         invite.last_failure = Some(failure);
         rest(invite)
+    }
+
+    /// Only work that no call and no code has come of yet can be refused.
+    fn refused(&self, invite: Invite, failure: Failure) -> Step {
+        match invite.state {
+            State::Received { .. } | State::Waiting { .. } | State::Parked { .. } => {
+                self.die(invite, failure)
+            }
+            State::Calling { .. }
+            | State::Unknown { .. }
+            | State::Ready { .. }
+            | State::Published { .. }
+            | State::Dead { .. } => rest(invite),
+        }
     }
 
     fn die(&self, mut invite: Invite, failure: Failure) -> Step {
@@ -390,8 +437,10 @@ impl Machine<'_> {
         self.moment.now.after(self.rules.lease)
     }
 
-    fn backoff(&self, n: u32) -> Timestamp {
-        self.moment.now.after(self.rules.backoff.delay(n, self.moment.dice))
+    /// `Retry-After` only lengthens.
+    fn backoff(&self, n: u32, retry_after: Option<Duration>) -> Timestamp {
+        let own = self.moment.now.after(self.rules.backoff.delay(n, self.moment.dice));
+        own.max(self.after(retry_after))
     }
 
     fn after(&self, retry_after: Option<Duration>) -> Timestamp {
@@ -400,6 +449,21 @@ impl Machine<'_> {
 
     fn too_old(&self, invite: &Invite) -> bool {
         self.moment.now.since(invite.begun_at) >= self.rules.max_age
+    }
+
+    /// The pause that an outage asks for; it does not age the invite.
+    fn outage(&self, invite: &mut Invite, retry_after: Option<Duration>) -> Timestamp {
+        invite.begun_at = invite.begun_at.after(retry_after.unwrap_or_default());
+        self.after(retry_after)
+    }
+
+    /// Time in which nobody took it up, because of a closed gate, a queue or a stopped service, does not age it:
+    /// after an outage of days, the first failing try would be the last.
+    fn forgive_delay(&self, invite: &mut Invite) {
+        if let Some((Lane::Api, due)) = invite.state.schedule() {
+            let delay = self.moment.now.since(due.max(invite.begun_at));
+            invite.begun_at = invite.begun_at.after(delay);
+        }
     }
 }
 
@@ -410,3 +474,10 @@ fn then(next: Invite, effect: Effect) -> Step {
 fn rest(next: Invite) -> Step {
     Step { next, effect: None }
 }
+
+#[cfg(test)]
+mod announcing_tests;
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod tests;
