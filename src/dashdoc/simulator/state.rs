@@ -100,6 +100,7 @@ pub(super) struct Trucker {
     effects: u64,
     posts_in_flight: u64,
     peak_posts_in_flight: u64,
+    post_answers: Vec<Option<u16>>,
     codes: Vec<IssuedCode>,
     first_asked: Option<Instant>,
     pub(super) post_script: VecDeque<Fault>,
@@ -134,6 +135,7 @@ impl Trucker {
             gets: self.gets,
             effects: self.effects,
             peak_posts_in_flight: self.peak_posts_in_flight,
+            post_answers: self.post_answers.clone(),
             code: self.code().map(str::to_owned),
             codes: self.codes.clone(),
         }
@@ -204,7 +206,9 @@ impl World {
             self.stats.throttled += 1;
         }
         if let (Some(Ask::Post), Some(pk)) = (ask, pk) {
-            self.truckers.entry(pk).or_default().posts_in_flight -= 1;
+            let trucker = self.truckers.entry(pk).or_default();
+            trucker.posts_in_flight -= 1;
+            trucker.post_answers.push(status.map(|status| status.as_u16()));
         }
     }
 
