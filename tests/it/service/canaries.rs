@@ -56,7 +56,7 @@ async fn no_secret_code_or_personal_data_shows_in_logs_metrics_readiness_argumen
     shown.push(("an unverified refusal", answer.unwrap().body));
     assert_eq!(sender.send(&service, &trucker_created(61, "event-61")).await.unwrap().status, 202);
     until("the poison to be found", async || {
-        service.metric("invite_relay_events_received_total", &[r#"outcome="poison""#]).await >= 3.0
+        service.count("invite_relay_events_received_total", &[r#"outcome="poison""#]).await >= 3
     })
     .await;
     until("most codes", async || receiver.taken().len() >= 55).await;

@@ -200,14 +200,14 @@ struct Trial {
     point: String,
     ended: Option<std::process::ExitStatus>,
     /// What the killed process left in the store.
-    left: String,
+    left: &'static str,
 }
 
 impl Trial {
     async fn begin(story: &'static str, (point, nth): Armed, service: &mut Service) -> Self {
         let point = format!("{}:{nth}", point.name());
         let ended = service.start_to_crash_at(&point).await;
-        Self { story, point, ended, left: String::new() }
+        Self { story, point, ended, left: "" }
     }
 
     /// The process must die of SIGKILL: then the point was passed.
@@ -219,7 +219,7 @@ impl Trial {
         };
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{story}: {point} was not passed, {status}");
         let invites = service.invites();
-        self.left = invites.first().map_or("nothing", |invite| invite.state.name().as_str()).to_owned();
+        self.left = invites.first().map_or("nothing", |invite| invite.state.name().as_str());
     }
 
     fn report(&self, api: &Api, deliveries: &[super::platform::Delivery]) {

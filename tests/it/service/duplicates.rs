@@ -29,10 +29,10 @@ async fn a_repeated_event_and_another_for_the_same_trucker_make_no_second_call()
     // A trucker after them in the queue is done only after they were looked at.
     bus.tell([8]).await;
     service.settle(2).await;
-    let count = async |outcome| service.metric("invite_relay_events_received_total", &[outcome]).await;
-    until("all events to be counted", async || count(r#"outcome="joined""#).await >= 2.0).await;
-    assert_eq!(count(r#"outcome="accepted""#).await, 2.0);
-    assert_eq!(count(r#"outcome="duplicate""#).await, 3.0);
+    let count = async |outcome| service.count("invite_relay_events_received_total", &[outcome]).await;
+    until("all events to be counted", async || count(r#"outcome="joined""#).await >= 2).await;
+    assert_eq!(count(r#"outcome="accepted""#).await, 2);
+    assert_eq!(count(r#"outcome="duplicate""#).await, 3);
 
     // Nor does a restart forget them.
     service.terminate().await;
@@ -58,7 +58,7 @@ async fn events_for_one_trucker_at_the_same_time_make_one_call() {
     };
     tokio::join!(bus.send(events("rabbitmq")), by_webhook);
     until("all events to be taken", async || {
-        service.metric("invite_relay_events_received_total", &[]).await >= 200.0
+        service.count("invite_relay_events_received_total", &[]).await >= 200
     })
     .await;
     service.settle(10).await;

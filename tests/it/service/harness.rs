@@ -92,9 +92,15 @@ impl Service {
         None
     }
 
-    /// Waits until it says that it can accept work.
-    pub(crate) async fn ready(&self) {
-        until("readiness", async || self.readiness().await["ready"] == true).await;
+    /// Waits until it can accept work, from each of its sources.
+    async fn ready(&self) {
+        until("readiness", async || {
+            let report = self.readiness().await;
+            let parts = report["parts"].as_array().unwrap();
+            let is_source = |part: &&Value| part["name"].as_str().unwrap().starts_with("source.");
+            report["ready"] == true && parts.iter().filter(is_source).all(|part| part["ready"] == true)
+        })
+        .await;
     }
 
     /// The report of `/readyz`.
@@ -115,12 +121,12 @@ impl Service {
     }
 
     /// The sum of all series of `name` that hold all of `labels`.
-    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+    pub(crate) async fn count(&self, name: &str, labels: &[&str]) -> u64 {
         let page = self.metrics().await;
         let series = page.lines().filter(|line| {
             line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label))
         });
-        let values = series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap());
+        let values = series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap());
         values.reduce(|sum, value| sum + value).unwrap_or_else(|| panic!("no {name} with {labels:?}"))
     }
 
@@ -178,11 +184,6 @@ impl Service {
         .await;
         self.process = None;
         status.unwrap()
-    }
-
-    /// Whether the process has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.process.as_mut().is_none_or(|process| process.child.try_wait().unwrap().is_some())
     }
 
     /// Runs another command of the binary with the same configuration.

@@ -66,7 +66,7 @@ async fn work_that_outlasts_the_grace_is_cut_and_read_back_after_the_restart() {
     // The effect comes after the new process has read the trucker back: the second read-back finds it.
     service.start_again().await;
     crate::support::until("the first announcement", async || {
-        service.metric("invite_relay_published_total", &[r#"sink="rabbitmq""#]).await >= 1.0
+        service.count("invite_relay_published_total", &[r#"sink="rabbitmq""#]).await >= 1
     })
     .await;
     held.release();

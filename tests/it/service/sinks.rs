@@ -18,7 +18,7 @@ async fn a_failing_webhook_sink_holds_back_no_event_of_the_rabbitmq_sink() {
     receiver.fail(true);
     bus.tell(1..=100).await;
     until("all events on RabbitMQ", async || {
-        service.metric("invite_relay_published_total", &[r#"sink="rabbitmq""#]).await >= 100.0
+        service.count("invite_relay_published_total", &[r#"sink="rabbitmq""#]).await >= 100
     })
     .await;
     let deliveries = bus.take_announced().await;
