@@ -35,7 +35,7 @@ points! {
     Accepted => "accept.committed",
     /// The delivery is about to be acked.
     SourceAck => "source.ack",
-    /// The delivery is acked.
+    /// The ack is handed to the connection; it may or may not have left.
     SourceAcked => "source.acked",
     /// The webhook is about to answer 202.
     WebhookAnswer => "webhook.answer",

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Verdict;
 use super::ledger::Ledger;
 use super::message::Kept;
+use crate::crash::{self, Point};
 
 /// A batch with its verdicts.
 pub(super) struct Judged {
@@ -63,9 +64,13 @@ impl Hand<'_> {
     pub(super) fn ack(&mut self, tags: Vec<u64>) {
         let acks = self.ledger.settle(tags);
         let bundle = acks.up_to.map(|tag| (tag, true));
+        let any = bundle.is_some() || !acks.single.is_empty();
         for (tag, multiple) in bundle.into_iter().chain(acks.single.into_iter().map(|tag| (tag, false))) {
             // One look queues the frame. That it may never leave is a dead channel, which is noticed elsewhere.
             let _ = self.channel.basic_ack(tag, BasicAckOptions { multiple }).now_or_never();
+        }
+        if any {
+            crash::pass(Point::SourceAcked);
         }
     }
 

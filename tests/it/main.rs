@@ -4,4 +4,5 @@
 
 mod broker;
 mod demo;
+mod service;
 mod support;

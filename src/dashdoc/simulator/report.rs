@@ -48,6 +48,8 @@ pub struct TruckerReport {
     pub effects: u64,
     /// The most POSTs for it that were worked on at once.
     pub peak_posts_in_flight: u64,
+    /// What each finished POST was answered, in the order they finished; none if it got no answer.
+    pub post_answers: Vec<Option<u16>>,
     /// The one code that a driver could use now.
     pub code: Option<String>,
     /// Every code it ever had, oldest first.

@@ -156,7 +156,9 @@ impl World {
             self.stats.throttled += 1;
         }
         if let (Some(Ask::Post), Some(pk)) = (ask, pk) {
-            self.truckers.entry(pk).or_default().posts_in_flight -= 1;
+            let trucker = self.truckers.entry(pk).or_default();
+            trucker.posts_in_flight -= 1;
+            trucker.post_answers.push(status.map(|status| status.as_u16()));
         }
     }
 

@@ -17,6 +17,7 @@ pub(super) struct Trucker {
     pub(super) effects: u64,
     pub(super) posts_in_flight: u64,
     pub(super) peak_posts_in_flight: u64,
+    pub(super) post_answers: Vec<Option<u16>>,
     pub(super) codes: Vec<IssuedCode>,
     pub(super) first_asked: Option<Instant>,
     pub(super) post_script: VecDeque<Fault>,
@@ -53,6 +54,7 @@ impl Trucker {
             gets: self.gets,
             effects: self.effects,
             peak_posts_in_flight: self.peak_posts_in_flight,
+            post_answers: self.post_answers.clone(),
             code: self.code().map(str::to_owned),
             codes: self.codes.clone(),
         }

@@ -17,7 +17,7 @@ pub(crate) async fn soon<T>(what: &str, happening: impl Future<Output = T>) -> T
 }
 
 /// Asks again and again until the answer is yes, or fails naming `what`. For facts that only polling can tell.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let polling = async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(20)).await;

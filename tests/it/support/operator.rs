@@ -1,9 +1,12 @@
 //! A second client of the broker, playing the platform and the operator.
 
 use futures_util::future::join_all;
-use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
+    QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, ConnectionProperties};
+use lapin::{BasicProperties, Channel, ConnectionProperties, ExchangeKind};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Connected, with one channel in confirm mode.
@@ -74,6 +77,19 @@ impl Operator {
     pub(crate) async fn declare(&self, queue: &str) {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
+    }
+
+    pub(crate) async fn declare_topic(&self, exchange: &str) {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let (kind, arguments) = (ExchangeKind::Topic, FieldTable::default());
+        self.channel.exchange_declare(exchange.into(), kind, options, arguments).await.unwrap();
+    }
+
+    pub(crate) async fn bind(&self, queue: &str, exchange: &str, pattern: &str) {
+        let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+        let binding =
+            self.channel.queue_bind(queue.into(), exchange.into(), pattern.into(), options, arguments);
+        binding.await.unwrap();
     }
 }
 

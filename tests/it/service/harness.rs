@@ -1,0 +1,258 @@
+//! The real binary as a child process: started, watched, terminated, killed, started again on the same store.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use invite_relay::crash;
+use invite_relay::invite::Invite;
+use invite_relay::store::Filter;
+use invite_relay::store::sqlite::Peek;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http;
+use super::settings::Settings;
+use crate::support::until;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_invite-relay");
+
+/// A service with a directory of its own, where configuration and store outlive the process.
+pub(crate) struct Service {
+    directory: TempDir,
+    log: Log,
+    process: Option<Process>,
+}
+
+struct Process {
+    child: Child,
+    admin: SocketAddr,
+    webhook: Option<SocketAddr>,
+}
+
+/// The lines on standard error, of all processes so far.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Service {
+    /// A service that has not started.
+    pub(crate) fn prepare(settings: &Settings) -> Self {
+        let directory = tempfile::Builder::new().prefix("relay-service-").tempdir().unwrap();
+        let store = format!("sqlite://{}", directory.path().join("store.db").display());
+        settings.clone().with("store.url", store).write(&directory.path().join("relay.toml"));
+        Self { directory, log: Log::default(), process: None }
+    }
+
+    /// Starts it and waits until it can accept work.
+    pub(crate) async fn start(settings: &Settings) -> Self {
+        let mut service = Self::prepare(settings);
+        service.start_again().await;
+        service
+    }
+
+    /// Starts it, on the store that is there, and waits until it can accept work.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.launch(None).await.is_none(), "the service ended at once; its log:\n{}", self.log());
+        self.ready().await;
+    }
+
+    /// Starts it with a crash point armed. `Some` if it died before it had started.
+    pub(crate) async fn start_to_crash_at(&mut self, point: &str) -> Option<ExitStatus> {
+        self.launch(Some(point)).await
+    }
+
+    async fn launch(&mut self, crash_point: Option<&str>) -> Option<ExitStatus> {
+        assert!(self.process.is_none(), "the service is running");
+        let mut command = Command::new(BINARY);
+        command.arg("serve").arg("--config").arg(self.config_path());
+        if let Some(point) = crash_point {
+            command.env(crash::VARIABLE, point);
+        }
+        let stderr = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = stderr.spawn().unwrap();
+        let n_lines_before = self.log.0.lock().unwrap().len();
+        let reader = self.log.follow(child.stderr.take().unwrap());
+        let mut ended = None;
+        until("the start of the service", async || {
+            ended = child.try_wait().unwrap();
+            ended.is_some() || self.log.started_since(n_lines_before).is_some()
+        })
+        .await;
+        if ended.is_some() {
+            reader.join().unwrap();
+            return ended;
+        }
+        let started = self.log.started_since(n_lines_before).unwrap();
+        let address = |name: &str| started[name].as_str().map(|text| text.parse().unwrap());
+        let admin = address("admin").expect("the admin port's address");
+        self.process = Some(Process { child, admin, webhook: address("webhook") });
+        None
+    }
+
+    /// Waits until it can accept work, from each of its sources.
+    async fn ready(&self) {
+        until("readiness", async || {
+            let report = self.readiness().await;
+            let parts = report["parts"].as_array().unwrap();
+            let is_source = |part: &&Value| part["name"].as_str().unwrap().starts_with("source.");
+            report["ready"] == true && parts.iter().filter(is_source).all(|part| part["ready"] == true)
+        })
+        .await;
+    }
+
+    /// The report of `/readyz`.
+    pub(crate) async fn readiness(&self) -> Value {
+        serde_json::from_str(&http::get(self.admin_url("/readyz")).await).unwrap()
+    }
+
+    /// One part of the report of `/readyz`.
+    pub(crate) async fn part(&self, name: &str) -> Value {
+        let report = self.readiness().await;
+        let part = report["parts"].as_array().unwrap().iter().find(|part| part["name"] == name);
+        part.unwrap_or_else(|| panic!("no part {name} in {report}")).clone()
+    }
+
+    /// The page of `/metrics`.
+    pub(crate) async fn metrics(&self) -> String {
+        http::get(self.admin_url("/metrics")).await
+    }
+
+    /// The sum of all series of `name` that hold all of `labels`.
+    pub(crate) async fn count(&self, name: &str, labels: &[&str]) -> u64 {
+        let page = self.metrics().await;
+        let series = page.lines().filter(|line| {
+            line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label))
+        });
+        let values = series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap());
+        values.reduce(|sum, value| sum + value).unwrap_or_else(|| panic!("no {name} with {labels:?}"))
+    }
+
+    fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.process().admin)
+    }
+
+    /// Where events are sent to.
+    pub(crate) fn webhook_url(&self) -> String {
+        format!("http://{}/webhooks/trucker-created", self.process().webhook.expect("the webhook is on"))
+    }
+
+    /// Waits until nothing in the store goes on by itself any more, with `n` invites in it.
+    pub(crate) async fn settle(&self, n: usize) {
+        let settled = async || {
+            let invites = self.invites();
+            invites.len() == n && invites.iter().all(|invite| invite.state.schedule().is_none())
+        };
+        let what = format!("{n} invites to come to an end in {}", self.directory.path().display());
+        until(&what, settled).await;
+    }
+
+    /// Every invite in the store, newest first. None before the store is made.
+    pub(crate) fn invites(&self) -> Vec<Invite> {
+        let all = Filter { limit: usize::MAX, ..Filter::default() };
+        let peek = Peek::open(&self.directory.path().join("store.db"));
+        peek.and_then(|peek| peek.list(&all)).unwrap_or_default()
+    }
+
+    /// First signal: waits for the end, which must be a success.
+    pub(crate) async fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+        let status = self.ended().await;
+        assert!(status.success(), "SIGTERM ended in {status}; its log:\n{}", self.log());
+    }
+
+    /// Ends it without warning.
+    pub(crate) async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.ended().await;
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process().child), signal).unwrap();
+    }
+
+    /// Waits for the end of the process, whatever ends it.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.process.as_mut().expect("the service is running").child;
+        let mut status = None;
+        until("the end of the service", async || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        self.process = None;
+        status.unwrap()
+    }
+
+    /// Runs another command of the binary with the same configuration.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).arg("--config").arg(self.config_path());
+        command.output().unwrap()
+    }
+
+    /// What it has written to standard error since the first start.
+    pub(crate) fn log(&self) -> String {
+        self.log.0.lock().unwrap().join("\n")
+    }
+
+    /// Waits for a line that contains `text`.
+    pub(crate) async fn logged(&self, text: &str) {
+        until(&format!("the log line {text:?}"), async || {
+            self.log.0.lock().unwrap().iter().any(|line| line.contains(text))
+        })
+        .await;
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process().child.id()
+    }
+
+    /// A file beside the configuration.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.file("relay.toml")
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("the service is running")
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+        if std::thread::panicking() {
+            let lines = self.log.0.lock().unwrap();
+            let last = lines.iter().rev().take(40).rev().map(String::as_str).collect::<Vec<_>>();
+            eprintln!("the service's last words:\n{}", last.join("\n"));
+        }
+    }
+}
+
+impl Log {
+    /// Reads to the end of the pipe on a thread of its own.
+    fn follow(&self, pipe: std::process::ChildStderr) -> std::thread::JoinHandle<()> {
+        let lines = Arc::clone(&self.0);
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                lines.lock().unwrap().push(line);
+            }
+        })
+    }
+
+    /// The line that says where it listens.
+    fn started_since(&self, n_lines: usize) -> Option<Value> {
+        let lines = self.0.lock().unwrap();
+        let parsed = lines[n_lines..].iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        parsed.into_iter().find(|line| line["message"] == "started")
+    }
+}

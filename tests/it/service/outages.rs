@@ -1,0 +1,80 @@
+//! Outages of the API cost no attempts.
+
+use invite_relay::dashdoc::simulator::{DEFAULT_TOKEN, Faults, Mix, Settings};
+use invite_relay::invite::StateName;
+
+use super::checker::check;
+use super::harness::Service;
+use super::{Api, bus};
+use crate::support::until;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pace_below_the_real_limit_is_never_throttled() {
+    let (api, bus) = (Api::start(Settings::default()).await, bus("paced").await);
+    let settings = bus.as_sink(bus.as_source(api.settings())).with("dashdoc.rate_per_second", 9.0);
+    let service = Service::start(&settings).await;
+    bus.tell(1..=40).await;
+    service.settle(40).await;
+    println!("9/s under a limit of 10/s: {}", check(1..=40, &bus.take_announced().await, &api.handle));
+    assert!(api.handle.stats().throttled <= 2, "{:?}", api.handle.stats());
+    assert!(service.invites().iter().all(|invite| invite.attempts == 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pace_above_the_real_limit_costs_requests_but_no_attempts() {
+    let (api, bus) = (Api::start(Settings::default()).await, bus("too-fast").await);
+    let service = Service::start(&bus.as_sink(bus.as_source(api.settings()))).await;
+    bus.tell(1..=40).await;
+    service.settle(40).await;
+    println!("500/s under a limit of 10/s: {}", check(1..=40, &bus.take_announced().await, &api.handle));
+    assert!(service.invites().iter().all(|invite| invite.attempts == 1), "throttling spends no attempt");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_token_parks_the_account_until_its_file_changes() {
+    let (api, bus) = (Api::faultless().await, bus("refused").await);
+    let directory = tempfile::tempdir().unwrap();
+    let token_file = directory.path().join("token");
+    std::fs::write(&token_file, DEFAULT_TOKEN).unwrap();
+    let settings = bus
+        .as_sink(bus.as_source(api.settings().without("dashdoc.token")))
+        .with("dashdoc.token_file", token_file.to_str().unwrap())
+        // The change resumes the work, not a probe.
+        .with("retry.probe_delay", "10m");
+    let mut service = Service::start(&settings).await;
+    api.handle.set_tokens(["the-new-token"]);
+    bus.tell(1..=20).await;
+    until("the account to be parked", async || service.part("account.default").await["ready"] == false).await;
+    until("all events to be stored", async || service.invites().len() == 20).await;
+    let part = service.part("account.default").await;
+    assert!(part["detail"].as_str().unwrap().contains("credentials"), "{part}");
+    assert_eq!(service.readiness().await["ready"], true, "events are still accepted");
+    let n_requests = api.handle.stats().posts;
+    assert!(n_requests <= 16, "{n_requests} requests: no more than were in flight");
+
+    // The gate holds across a restart.
+    service.terminate().await;
+    service.start_again().await;
+    assert_eq!(service.part("account.default").await["ready"], false);
+    assert!(service.invites().iter().all(|invite| invite.attempts == 0), "no attempt is spent");
+    assert!(service.invites().iter().all(|invite| invite.state.name() != StateName::Dead));
+    assert_eq!(api.handle.stats().posts, n_requests, "nobody asks in vain");
+
+    std::fs::write(&token_file, "the-new-token").unwrap();
+    service.settle(20).await;
+    println!("a new token: {}", check(1..=20, &bus.take_announced().await, &api.handle));
+    assert_eq!(service.part("account.default").await["ready"], true);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_that_comes_after_the_read_back_is_announced_as_the_next_generation() {
+    let late = Mix { late_effect: 0.5, late_effect_ms: 400, ..Mix::default() };
+    let (api, bus) = (Api::with(Faults::posts(late)).await, bus("late").await);
+    let service = Service::start(&bus.as_sink(bus.as_source(api.settings()))).await;
+    bus.tell(1..=60).await;
+    service.settle(60).await;
+    println!("late effects: {}", check(1..=60, &bus.take_announced().await, &api.handle));
+    let invites = service.invites();
+    let second: Vec<_> = invites.iter().filter(|invite| invite.generation.get() == 2).collect();
+    assert!(!second.is_empty() && second.iter().all(|invite| invite.ever_unknown));
+}

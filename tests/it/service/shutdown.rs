@@ -1,0 +1,76 @@
+//! Signals while work is in hand.
+
+use invite_relay::dashdoc::simulator::HoldAt;
+use rustix::process::Signal;
+
+use super::checker::check;
+use super::harness::Service;
+use super::{Api, bus};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_in_hand_is_finished_and_announced_before_the_service_ends() {
+    let (api, bus) = (Api::faultless().await, bus("drained").await);
+    let mut service = Service::start(&bus.as_sink(bus.as_source(api.settings()))).await;
+    let held = api.handle.hold_post(1, HoldAt::BeforeReply);
+    bus.tell([1]).await;
+    held.arrived().await;
+    service.signal(Signal::TERM);
+    service.logged("draining").await;
+    let report = service.readiness().await;
+    assert_eq!((&report["ready"], &report["draining"]), (&false.into(), &true.into()));
+    // Nothing new is taken.
+    bus.tell([2]).await;
+    held.release();
+    assert!(service.ended().await.success());
+    check([1], &bus.take_announced().await, &api.handle);
+    assert_eq!(service.invites().len(), 1);
+
+    service.start_again().await;
+    service.settle(2).await;
+    check([2], &bus.take_announced().await, &api.handle);
+    assert_eq!(api.handle.stats().gets, 0, "no outcome was unknown");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_aborts_and_the_call_is_read_back_after_the_restart() {
+    let (api, bus) = (Api::faultless().await, bus("aborted").await);
+    let mut service = Service::start(&bus.as_sink(bus.as_source(api.settings()))).await;
+    let held = api.handle.hold_post(1, HoldAt::BeforeReply);
+    bus.tell([1]).await;
+    held.arrived().await;
+    service.signal(Signal::TERM);
+    service.logged("draining").await;
+    service.signal(Signal::TERM);
+    assert_eq!(service.ended().await.code(), Some(1), "what was cut short is no success");
+    held.release();
+
+    service.start_again().await;
+    service.settle(1).await;
+    println!("second signal: {}", check([1], &bus.take_announced().await, &api.handle));
+    let trucker = api.handle.trucker(1).unwrap();
+    assert_eq!(trucker.posts, 1, "the outcome was unknown: no blind second call");
+    assert!(trucker.gets >= 2, "read back before the announcement and once more after it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_outlasts_the_grace_is_cut_and_read_back_after_the_restart() {
+    let (api, bus) = (Api::faultless().await, bus("outlasted").await);
+    let settings = bus.as_sink(bus.as_source(api.settings())).with("shutdown.grace", "300ms");
+    let mut service = Service::start(&settings).await;
+    let held = api.handle.hold_post(1, HoldAt::BeforeEffect);
+    bus.tell([1]).await;
+    held.arrived().await;
+    service.signal(Signal::TERM);
+    assert_eq!(service.ended().await.code(), Some(1));
+
+    // The effect comes after the new process has read the trucker back: the second read-back finds it.
+    service.start_again().await;
+    crate::support::until("the first announcement", async || {
+        service.count("invite_relay_published_total", &[r#"sink="rabbitmq""#]).await >= 1
+    })
+    .await;
+    held.release();
+    service.settle(1).await;
+    println!("cut by the grace: {}", check([1], &bus.take_announced().await, &api.handle));
+    assert_eq!(service.invites()[0].generation.get(), 2);
+}
