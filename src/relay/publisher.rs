@@ -13,7 +13,7 @@ use super::trace::{self, Begun};
 use crate::crash::{self, Point};
 use crate::event::{InviteFailed, InviteReady, Outgoing, TraceContext};
 use crate::invite::{
-    Announcement, Effect, Failure, FailureClass, Input, Invite, Setback, Sink, State, event_id,
+    Announcement, Effect, Failure, FailureClass, Input, Invite, Lane, Setback, Sink, State, event_id,
 };
 use crate::sink::{NotConfirmed, Trail};
 use crate::store::{Due, Work};
@@ -94,6 +94,10 @@ impl Relay {
                     }
                 }
             }
+        }
+        if let Some((Lane::Api, _)) = work.invite.state.schedule() {
+            // Published, and a second read-back is owed: its dispatcher does not know of it yet.
+            self.wake_account(&work.invite);
         }
         if let Some(setback) = setback
             && self.record(work.invite, Input::Unconfirmed(setback)).await.is_some()

@@ -131,7 +131,7 @@ impl Relay {
         }
     }
 
-    fn wake_account(&self, invite: &Invite) {
+    pub(super) fn wake_account(&self, invite: &Invite) {
         if let Some(account) = self.accounts.get(&invite.key.account) {
             account.wake.notify_one();
         }

@@ -1,13 +1,18 @@
 //! Secrets and personal data stay inside.
 
 use invite_relay::dashdoc::simulator::{self, Fault, Faults, Mix};
+use secrecy::SecretString;
 
 use super::harness::Service;
-use super::platform::{Receiver, Sender, trucker_created};
-use super::{Api, bus, http};
+use super::platform::{Bus, Receiver, Sender, trucker_created};
+use super::{Api, http};
+use crate::support::rabbitmq::RabbitMq;
 use crate::support::until;
 
 const TOKEN: &str = "canary-token-1f9b";
+
+const BROKER_USER: &str = "relay-under-test";
+const BROKER_PASSWORD: &str = "canary-password-77c1";
 
 /// Parts of the personal data in every answer of the simulator.
 const PEOPLE: [&str; 9] = [
@@ -37,7 +42,8 @@ async fn no_secret_code_or_personal_data_shows_in_logs_metrics_readiness_argumen
     let faults = Faults { post: every(0.12), read: every(0.08), ..Faults::default() };
     let settings =
         simulator::Settings { faults, rate_limit: 0, tokens: vec![TOKEN.into()], ..Default::default() };
-    let (api, bus, sender) = (Api::start(settings).await, bus("canaries").await, Sender::new());
+    let (api, sender) = (Api::start(settings).await, Sender::new());
+    let bus = Bus::at(tokio::task::block_in_place(broker_url), "service-canaries").await;
     let receiver = Receiver::start(&api.life).await;
     let settings = receiver
         .as_sink(bus.as_sink(sender.as_source(bus.as_source(api.settings()))))
@@ -54,6 +60,11 @@ async fn no_secret_code_or_personal_data_shows_in_logs_metrics_readiness_argumen
     shown.push(("a refusal", sender.send(&service, personal).await.unwrap().body));
     let answer = http::post(service.webhook_url(), &[("webhook-signature", "v1,AAAA")], personal).await;
     shown.push(("an unverified refusal", answer.unwrap().body));
+    until("the dead letters", async || {
+        shown.extend(bus.take_dead_headers().await.into_iter().map(|text| ("a dead letter's headers", text)));
+        shown.iter().filter(|(place, _)| place.contains("dead letter")).count() == 2
+    })
+    .await;
     assert_eq!(sender.send(&service, &trucker_created(61, "event-61")).await.unwrap().status, 202);
     until("the poison to be found", async || {
         service.count("invite_relay_events_received_total", &[r#"outcome="poison""#]).await >= 3
@@ -83,7 +94,7 @@ async fn no_secret_code_or_personal_data_shows_in_logs_metrics_readiness_argumen
 
     let secrets = [sender.secret.reveal(), receiver.secret()];
     let mut canaries: Vec<String> = secrets.iter().map(|text| text.replace("whsec_", "")).collect();
-    canaries.extend([TOKEN, "guest:guest"].map(str::to_owned));
+    canaries.extend([TOKEN, BROKER_PASSWORD].map(str::to_owned));
     canaries.extend(PEOPLE.map(str::to_owned));
     let truckers = api.handle.truckers();
     canaries.extend(truckers.into_iter().flat_map(|trucker| trucker.codes).map(|issued| issued.code));
@@ -100,4 +111,12 @@ async fn no_secret_code_or_personal_data_shows_in_logs_metrics_readiness_argumen
             }
         }
     }
+}
+
+/// The shared broker with a user whose password is found wherever it shows.
+fn broker_url() -> SecretString {
+    let broker = RabbitMq::shared();
+    broker.ctl(&["add_user", BROKER_USER, BROKER_PASSWORD]);
+    broker.ctl(&["set_permissions", BROKER_USER, ".*", ".*", ".*"]);
+    format!("amqp://{BROKER_USER}:{BROKER_PASSWORD}@{}/%2f", broker.address()).into()
 }

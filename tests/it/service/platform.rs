@@ -120,7 +120,17 @@ impl Bus {
         deliveries
     }
 
-    /// Deliveries that nobody has acknowledged, those in the service's hands included.
+    /// The headers of everything in the service's dead-letter queue, as text.
+    pub(crate) async fn take_dead_headers(&self) -> Vec<String> {
+        let (operator, queue) = (self.operator().await, format!("{}.dead", self.source_queue));
+        let mut headers = Vec::new();
+        while let Some(message) = operator.take(&queue).await {
+            headers.push(format!("{:?}", message.properties.headers()));
+        }
+        headers
+    }
+
+    /// Whether no delivery waits for the service.
     pub(crate) async fn source_is_empty(&self) -> bool {
         self.operator().await.n_ready(&self.source_queue).await == Some(0)
     }

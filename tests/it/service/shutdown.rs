@@ -63,13 +63,15 @@ async fn work_that_outlasts_the_grace_is_cut_and_read_back_after_the_restart() {
     service.signal(Signal::TERM);
     assert_eq!(service.ended().await.code(), Some(1));
 
-    // The effect comes after the new process has read the trucker back: the second read-back finds it.
+    // The effect comes after the new process has announced what it read: only the second read-back can find it.
+    let (first_read, second_read) =
+        (api.handle.hold_get(1, HoldAt::BeforeEffect), api.handle.hold_get(1, HoldAt::BeforeEffect));
+    first_read.release();
     service.start_again().await;
-    crate::support::until("the first announcement", async || {
-        service.count("invite_relay_published_total", &[r#"sink="rabbitmq""#]).await >= 1
-    })
-    .await;
+    second_read.arrived().await;
     held.release();
+    api.effects(1).await;
+    second_read.release();
     service.settle(1).await;
     println!("cut by the grace: {}", check([1], &bus.take_announced().await, &api.handle));
     assert_eq!(service.invites()[0].generation.get(), 2);
