@@ -17,6 +17,7 @@ mod consumer;
 mod dead_letter;
 mod endpoint;
 mod error;
+mod greeting;
 mod hand;
 mod ledger;
 mod link;
@@ -31,10 +32,11 @@ pub use connection::{Connection, connect};
 pub use consumer::{Consumer, ConsumerOptions};
 pub use endpoint::Endpoint;
 pub use error::{Error, PublishError};
+pub use greeting::{Server, greet};
 pub use message::{Delivery, Message, Verdict};
 pub use publisher::{Publisher, PublisherOptions};
 pub use state::{BrokerEvent, BrokerState, Observer};
-pub use topology::{Difference, Mode, QueueType, SinkTopology, Topology};
+pub use topology::{Difference, Mode, QueueLook, QueueType, SinkTopology, Topology};
 
 /// Log directive that silences the client library; every log filter of this service must contain it.
 ///
