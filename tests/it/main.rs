@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
 mod broker;
+mod doctor;
 mod support;
