@@ -19,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod crash;
 pub mod dashdoc;
+pub mod doctor;
 pub mod event;
 pub mod http;
 pub mod invite;

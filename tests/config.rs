@@ -366,6 +366,16 @@ fn secrets_are_refused_as_flags_and_a_url_without_a_password_is_not_one() {
 }
 
 #[test]
+fn a_token_that_no_request_could_present_is_refused() {
+    for token in ["canary", "canary with blanks in it"] {
+        let file = format!("{MINIMAL}[source.webhook]\nenabled = true\ntokens = ['{token}']\n");
+        let problems = Given { file: &file, ..Given::default() }.problems();
+        assert!(problems.contains("source.webhook.tokens"), "{problems}");
+        assert!(problems.contains("never be accepted") && !problems.contains("canary"), "{problems}");
+    }
+}
+
+#[test]
 fn a_store_url_file_puts_the_default_aside() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("url");

@@ -183,17 +183,10 @@ pub(super) async fn accounts(
     let mut accounts = Vec::new();
     for (name, section) in config.accounts() {
         let about = |what: &str| format!("account {name}: {what}");
-        let mut token = secrets.watch(section.token).with_context(|| about("token"))?;
+        let mut token = secrets.watch(section.token.clone()).with_context(|| about("token"))?;
         let current = token.clone();
         let source: TokenSource = Arc::new(move || current.current().reveal().into());
-        let ca_pem = section.ca_file.map(std::fs::read).transpose().with_context(|| about("ca_file"))?;
-        let settings = client::Settings {
-            base_url: section.base_url,
-            auth_header: section.auth_header.parse::<HeaderName>().with_context(|| about("auth_header"))?,
-            auth_scheme: section.auth_scheme,
-            timeout: section.timeout,
-            ca_pem,
-        };
+        let settings = client_settings(&section).with_context(|| about("settings"))?;
         let client =
             Client::new(settings, source, store.fingerprint_key()).with_context(|| about("HTTP client"))?;
         let limits = Limits {
@@ -216,6 +209,18 @@ pub(super) async fn accounts(
         });
     }
     Ok(accounts)
+}
+
+/// How the client of an account is set up.
+pub(crate) fn client_settings(account: &config::Account) -> anyhow::Result<client::Settings> {
+    let ca_pem = account.ca_file.as_ref().map(std::fs::read).transpose().context("ca_file")?;
+    Ok(client::Settings {
+        base_url: account.base_url.clone(),
+        auth_header: account.auth_header.parse::<HeaderName>().context("auth_header")?,
+        auth_scheme: account.auth_scheme.clone(),
+        timeout: account.timeout,
+        ca_pem,
+    })
 }
 
 pub(super) fn rabbitmq_source(

@@ -7,7 +7,7 @@
 mod build;
 mod readiness;
 
-pub(crate) use build::store_path;
+pub(crate) use build::{client_settings, store_path};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

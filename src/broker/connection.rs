@@ -13,7 +13,8 @@ use lapin::uri::AMQPScheme;
 use lapin::{Channel, ConnectionProperties, Event};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::{BrokerEvent, Endpoint, Error};
+use super::topology::look_at_queue;
+use super::{BrokerEvent, Endpoint, Error, QueueLook};
 
 /// Deadline for name resolution, TCP, TLS and the AMQP handshake together. The client has none of its own.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,6 +94,11 @@ impl Connection {
     /// Opens a channel.
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         within(REQUEST_TIMEOUT, "opening a channel", self.inner.create_channel()).await
+    }
+
+    /// Looks at a queue. [`Error::Refused`] with 404 if there is none.
+    pub async fn look_at_queue(&self, queue: &str) -> Result<QueueLook, Error> {
+        look_at_queue(&self.inner, queue).await
     }
 
     /// The client's handle, for futures that outlive a borrow.

@@ -19,7 +19,7 @@ use super::dead_letter::{Condemned, DeadLetters};
 use super::hand::{Hand, Hold, Judged, Stream, take_ready};
 use super::link::{Link, backoff};
 use super::message::Kept;
-use super::topology::n_consumers;
+use super::topology::look_at_queue;
 use super::{BrokerEvent, Delivery, Error, Observer, Verdict};
 use crate::lifecycle::Lifecycle;
 
@@ -193,7 +193,7 @@ where
         let every = self.options.check_every;
         async move {
             sleep(every).await;
-            n_consumers(&handle, &queue).await
+            look_at_queue(&handle, &queue).await.map(|look| look.n_consumers)
         }
         .boxed()
     }

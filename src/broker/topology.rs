@@ -135,8 +135,17 @@ impl From<ShortLong<'_>> for lapin::types::AMQPValue {
     }
 }
 
-/// Number of consumers on a queue, asked on a channel of its own, which dies if there is no such queue.
-pub(super) async fn n_consumers(connection: &lapin::Connection, queue: &str) -> Result<u32, Error> {
+/// What a passive declaration tells about a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLook {
+    /// Messages that wait for a consumer.
+    pub n_ready: u32,
+    /// Its consumers, on any connection.
+    pub n_consumers: u32,
+}
+
+/// Looks at a queue on a channel of its own, which dies if there is no such queue.
+pub(super) async fn look_at_queue(connection: &lapin::Connection, queue: &str) -> Result<QueueLook, Error> {
     let queue = short(queue, "the queue's name")?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let asking = async {
@@ -144,7 +153,7 @@ pub(super) async fn n_consumers(connection: &lapin::Connection, queue: &str) -> 
         let answer = channel.queue_declare(queue, passive, FieldTable::default()).await?;
         // The channel dies with its handle in any case; the polite way keeps the broker's log clean.
         let _ = channel.close(200, "OK".into()).await;
-        Ok(answer.consumer_count())
+        Ok(QueueLook { n_ready: answer.message_count(), n_consumers: answer.consumer_count() })
     };
     within(REQUEST_TIMEOUT, "looking at the queue", asking).await
 }

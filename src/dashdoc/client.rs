@@ -115,6 +115,20 @@ impl Client {
         &self.settings.base_url
     }
 
+    pub(super) fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
+    /// A GET of something that is no trucker, with the token. `None` if the token is no header value.
+    pub(super) fn get(&self, path: &str) -> Option<reqwest::RequestBuilder> {
+        let request = self.http.get(self.url(path)).header(header::ACCEPT, "application/json");
+        Some(request.header(self.settings.auth_header.clone(), self.authorization()?))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.settings.base_url.as_str().trim_end_matches('/'))
+    }
+
     async fn exchange(&self, operation: Operation, key: &TruckerKey) -> Exchange {
         let request = match self.request(operation, key.pk) {
             Ok(request) => request,
@@ -146,8 +160,7 @@ impl Client {
     }
 
     fn request(&self, operation: Operation, pk: TruckerPk) -> Result<reqwest::RequestBuilder, Failure> {
-        let base = self.settings.base_url.as_str().trim_end_matches('/');
-        let url = format!("{base}{}", operation.template().replace("{pk}", &pk.to_string()));
+        let url = self.url(&operation.template().replace("{pk}", &pk.to_string()));
         let request = match operation {
             Operation::Generate => {
                 self.http.post(url).header(header::CONTENT_TYPE, "application/json").body("{}")
@@ -171,7 +184,7 @@ impl Client {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that sends requests to Dashdoc")]
-    async fn send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Received> {
+    pub(super) async fn send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Received> {
         let mut response = request.headers(propagation::outgoing_headers()).send().await?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
@@ -189,10 +202,10 @@ impl Client {
     }
 }
 
-struct Received {
-    status: u16,
-    headers: HeaderMap,
-    body: Result<Vec<u8>, &'static str>,
+pub(super) struct Received {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Result<Vec<u8>, &'static str>,
 }
 
 impl Received {

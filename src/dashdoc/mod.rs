@@ -2,5 +2,6 @@
 
 pub mod answer;
 pub mod client;
+pub mod probe;
 pub mod retry_after;
 pub mod simulator;

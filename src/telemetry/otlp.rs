@@ -63,8 +63,13 @@ pub(super) struct Target {
 impl Target {
     /// Host and port, for people; the rest of the URL may hold a credential.
     pub(super) fn address(&self) -> String {
-        let host = self.endpoint.host_str().unwrap_or_default();
-        format!("{host}:{}", self.endpoint.port_or_known_default().unwrap_or_default())
+        let (host, port) = self.host_and_port();
+        format!("{host}:{port}")
+    }
+
+    pub(super) fn host_and_port(&self) -> (String, u16) {
+        let host = self.endpoint.host_str().unwrap_or_default().to_owned();
+        (host, self.endpoint.port_or_known_default().unwrap_or_default())
     }
 }
 

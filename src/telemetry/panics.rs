@@ -28,9 +28,10 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&seen);
         let standard = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            noted.lock().unwrap().push(program_text(panic).to_owned())
-        }));
+        let note = move |panic: &PanicHookInfo<'_>| {
+            noted.lock().unwrap().push(program_text(panic).to_owned());
+        };
+        std::panic::set_hook(Box::new(note));
         let code = String::from("K7Q2ZD");
         let _ = std::panic::catch_unwind(|| panic!("{code} was there"));
         let _ = std::panic::catch_unwind(|| panic!("an invariant broke"));

@@ -63,6 +63,21 @@ pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
 }
 
+/// What the `OTEL_*` variables ask for, as far as it can be checked from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WantedExport {
+    /// Host and port of the collector; `None` when no traces are wanted.
+    pub collector: Option<(String, u16)>,
+    /// Variables that can't be followed, by name; never with their values.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the variables through `lookup`, as [`init`] does from the environment.
+pub fn wanted_export(lookup: impl Fn(&str) -> Option<String>) -> WantedExport {
+    let wish = otlp::Wish::from_env(lookup);
+    WantedExport { collector: wish.target.as_ref().map(otlp::Target::host_and_port), warnings: wish.warnings }
+}
+
 /// Starts logs and traces for the whole process; call it once, before anything is logged.
 pub fn init(settings: &Settings) -> Result<Telemetry, Error> {
     let telemetry = start(settings, &otlp::Wish::from_env(|name| std::env::var(name).ok()))?;

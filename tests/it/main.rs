@@ -4,5 +4,6 @@
 
 mod broker;
 mod demo;
+mod doctor;
 mod service;
 mod support;

@@ -7,6 +7,7 @@ use crate::config::secret::SecretUrl;
 use crate::config::section::Config;
 use crate::config::section::sink::Sink;
 use crate::config::section::source::Source;
+use crate::signature::Token;
 
 /// Bounds of `source.webhook.max_body`: an event is some hundred bytes, and a body is held in memory.
 const BODY_BOUNDS: (ByteSize, ByteSize) = (ByteSize::bytes(1 << 10), ByteSize::bytes(16 << 20));
@@ -45,6 +46,12 @@ pub(super) fn sources(source: &Source, report: &mut Report<'_, '_>) {
             && !value.iter().all(|secret| syntax::is_signing_secret(secret.reveal()))
         {
             report.wrong(key, "holds something that is no signing secret", syntax::SIGNING_SECRET_MEND);
+        }
+        if let Found::Value { key, value } = &tokens
+            && !value.iter().all(|token| Token::try_new(token.reveal()).is_ok())
+        {
+            let mend = "write 16 characters or more, without blanks: openssl rand -hex 32";
+            report.wrong(key, "holds a token that would never be accepted", mend);
         }
         let nothing = matches!((&secrets, &tokens), (Found::Nothing, Found::Nothing));
         if nothing && webhook.insecure_accept_unsigned {

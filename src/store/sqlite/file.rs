@@ -11,7 +11,7 @@ use crate::invite::FingerprintKey;
 use crate::store::Error;
 
 /// Migrations in order; `PRAGMA user_version` counts those that were applied. Never edit one that was released.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/sqlite/0001_initial.sql")];
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("../migrations/sqlite/0001_initial.sql")];
 
 /// SQLite before 3.51.3 can lose a commit when a WAL reset races a checkpoint (<https://sqlite.org/wal.html>).
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -52,8 +52,15 @@ pub(super) fn open(path: &Path, configured_key: Option<FingerprintKey>) -> Resul
     Ok(Opened { connection, fingerprint_key, lock })
 }
 
+/// The file that is locked instead of the database, whose own locks are SQLite's business.
+pub(super) fn lock_path(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    beside.into()
+}
+
 fn lock(path: &Path) -> Result<File, Error> {
-    let beside = PathBuf::from(format!("{}.lock", path.display()));
+    let beside = lock_path(path);
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&beside);
     let file = file.map_err(|error| Error::Open(format!("can't open {}: {error}", beside.display())))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {

@@ -4,6 +4,7 @@
 //! serves many events and nobody waits when there is nothing to wait for. Reads use a second connection.
 
 mod file;
+mod inspect;
 mod reader;
 mod writer;
 
@@ -20,6 +21,7 @@ use super::{Arrival, Due, Error, Filter, Receipt, Store, Story, Taken, Tally, Ti
 use crate::invite::{AccountName, FingerprintKey, Gate, Input, Invite, Rules, TruckerKey};
 use crate::lifecycle::Lifecycle;
 
+pub use self::inspect::{Inspection, SCHEMA, inspect};
 pub use self::writer::Observer;
 
 /// How the file is opened and what the store decides by itself.
@@ -206,6 +208,17 @@ mod tests {
         };
         let error = SqliteStore::open(settings, &Lifecycle::new()).err().unwrap().to_string();
         assert!(error.contains("in use by another process"), "{error}");
+    }
+
+    #[test]
+    fn a_look_from_outside_tells_whether_a_process_has_the_store_and_of_which_schema_it_is() {
+        let bench = bench();
+        let path = bench.dir.path().join("store.db");
+        assert_eq!(inspect(&path).unwrap(), None);
+        let store = bench.open();
+        assert_eq!(inspect(&path).unwrap(), Some(Inspection { in_use: true, schema: SCHEMA }));
+        drop(store);
+        assert_eq!(inspect(&path).unwrap(), Some(Inspection { in_use: false, schema: SCHEMA }));
     }
 
     #[test]

@@ -1,0 +1,230 @@
+//! The broker, for the source and for the sink: reached, entered, and everything there that is needed.
+
+use super::finding::{Finding, Findings};
+use super::keys::Keys;
+use crate::broker::{
+    Connection, Endpoint, Error, Mode, Observer, QueueLook, QueueType, SinkTopology, Topology, connect, greet,
+};
+use crate::config::{self, Config, SecretSource};
+
+/// The checks that need a connection.
+const BEHIND_LOGIN: [&str; 2] = ["topology", "dead_letters"];
+
+pub(super) async fn source(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
+    let mut findings = Findings::about("source.rabbitmq");
+    let section = &config.source.rabbitmq;
+    if !section.enabled {
+        return Vec::new();
+    }
+    let url = keys.secret("source.rabbitmq.url");
+    let Some(connection) = enter(section.url_source(), &url, "doctor", &mut findings).await else {
+        for check in BEHIND_LOGIN {
+            findings.skipped(check, "there is no connection");
+        }
+        return findings.found;
+    };
+    let topology = Topology {
+        exchange: section.exchange.clone(),
+        queue: section.queue.clone(),
+        routing_key: section.routing_key.clone(),
+        queue_type: match section.queue_type {
+            config::QueueType::Quorum => QueueType::Quorum,
+            config::QueueType::Classic => QueueType::Classic,
+        },
+        mode: Mode::Verify,
+    };
+    let applied = topology.apply(&connection, &Observer::default()).await.map(drop);
+    let seen = match &applied {
+        Ok(()) => queue(&connection, &topology.queue).await,
+        Err(_) => String::new(),
+    };
+    topology_found(applied, section.topology, &seen, keys, &mut findings);
+    dead_letters(&connection, &topology.dead_queue(), &mut findings).await;
+    connection.close().await;
+    findings.found
+}
+
+pub(super) async fn sink(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
+    let mut findings = Findings::about("sink.rabbitmq");
+    let section = &config.sink.rabbitmq;
+    if !section.enabled {
+        return Vec::new();
+    }
+    let own = section.url_source().is_some();
+    let url = keys.secret(if own { "sink.rabbitmq.url" } else { "source.rabbitmq.url" });
+    let Some(connection) = enter(config.sink_rabbitmq_url(), &url, "doctor", &mut findings).await else {
+        findings.skipped("topology", "there is no connection");
+        findings.skipped("route", "there is no connection");
+        return findings.found;
+    };
+    let topology = SinkTopology { exchange: section.exchange.clone(), mode: Mode::Verify };
+    let applied = topology.apply(&connection, &Observer::default()).await.map(drop);
+    let seen = match section.exchange.as_str() {
+        "" => "the default exchange always exists".to_owned(),
+        exchange => format!("exchange \"{exchange}\" is there"),
+    };
+    topology_found(applied, config.source.rabbitmq.topology, &seen, keys, &mut findings);
+    route(&connection, section, &mut findings).await;
+    connection.close().await;
+    findings.found
+}
+
+/// Reaches the broker and logs in. `url` names the setting of the address.
+async fn enter(
+    source: Option<SecretSource>,
+    url: &str,
+    purpose: &str,
+    findings: &mut Findings,
+) -> Option<Connection> {
+    let read = source.map(|source| source.read());
+    let endpoint = match read {
+        Some(Ok(text)) => Endpoint::parse(&text.reveal().into()).map_err(|error| error.to_string()),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("it is not set".to_owned()),
+    };
+    let endpoint = match endpoint {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            findings.failed("server", error, format!("correct {url}"));
+            findings.skipped("login", "there is no address");
+            return None;
+        }
+    };
+    match greet(&endpoint).await {
+        Ok(server) if server.product == "RabbitMQ" => {
+            findings.ok("server", format!("{endpoint} is RabbitMQ {}", server.version));
+        }
+        Ok(server) => findings.warning(
+            "server",
+            format!("{endpoint} is {} {}, not RabbitMQ", server.product, server.version),
+            "try every outage you care about: the service is tested with RabbitMQ",
+        ),
+        Err(error) => {
+            findings.failed("server", format!("{endpoint}: {error}"), mend_of_server(&error, url));
+            findings.skipped("login", "the broker can't be reached");
+            return None;
+        }
+    }
+    match connect(&endpoint, purpose).await {
+        Ok(connection) => {
+            findings.ok("login", "user, password and virtual host are accepted");
+            Some(connection)
+        }
+        Err(error) => {
+            findings.failed("login", error.to_string(), mend_of_login(&error, url));
+            None
+        }
+    }
+}
+
+fn mend_of_server(error: &Error, url: &str) -> String {
+    let text = error.to_string();
+    if text.contains("lookup") {
+        format!("correct the host in {url}, or make its name resolvable")
+    } else if text.contains("not in AMQP") || text.contains("hung up") || text.contains("InvalidContentType")
+    {
+        format!("correct scheme and port (amqp speaks on 5672, amqps on 5671) in {url}")
+    } else if text.contains("certificate") {
+        format!(
+            "let the broker's certificate carry the host's name in {url}, and trust its authority on this system"
+        )
+    } else {
+        format!("start the broker, let a firewall or network policy pass, or correct host and port in {url}")
+    }
+}
+
+fn mend_of_login(error: &Error, url: &str) -> String {
+    match error {
+        Error::Refused { code: 403, .. } => {
+            format!("correct user and password, percent-encoded where they are special, in {url}")
+        }
+        // The same code for a virtual host that is not there, and for one that the user may not enter.
+        Error::Refused { code: 530, text } if text.contains("refused for user") => {
+            format!("rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*', or correct the user in {url}")
+        }
+        Error::Refused { code: 530, .. } => {
+            format!("rabbitmqctl add_vhost VHOST, or correct the virtual host (\"/\" is %2f) in {url}")
+        }
+        _ => format!("look into the broker's log, or correct {url}"),
+    }
+}
+
+fn topology_found(
+    applied: Result<(), Error>,
+    mode: config::Topology,
+    seen: &str,
+    keys: Keys<'_>,
+    findings: &mut Findings,
+) {
+    let setting = keys.place("source.rabbitmq.topology");
+    match (applied, mode) {
+        (Ok(()), _) => findings.ok("topology", seen),
+        (Err(Error::Missing(missing)), config::Topology::Declare) => {
+            findings.ok(
+                "topology",
+                format!(
+                    "not there yet; the service declares, if its user may configure: {}",
+                    missing.join(", ")
+                ),
+            );
+        }
+        (Err(Error::Missing(missing)), config::Topology::Verify) => {
+            let mend = format!("create it, or let the service do it: set \"declare\" in {setting}");
+            findings.failed("topology", format!("missing: {}", missing.join(", ")), mend);
+        }
+        (Err(error @ Error::Refused { code: 403, .. }), _) => {
+            let mend = "let the user read and write there: rabbitmqctl set_permissions";
+            findings.failed("topology", error.to_string(), mend);
+        }
+        (Err(error), _) => findings.failed("topology", error.to_string(), "look into the broker's log"),
+    }
+}
+
+/// The binding is not part of it: AMQP shows none.
+async fn queue(connection: &Connection, name: &str) -> String {
+    match connection.look_at_queue(name).await {
+        Ok(QueueLook { n_ready, n_consumers }) => {
+            format!(
+                "exchange and queues are there; \"{name}\" has messages: {n_ready}, consumers: {n_consumers}"
+            )
+        }
+        Err(_) => "exchange and queues are there".to_owned(),
+    }
+}
+
+async fn dead_letters(connection: &Connection, name: &str, findings: &mut Findings) {
+    match connection.look_at_queue(name).await {
+        Ok(QueueLook { n_ready: 0, .. }) => findings.ok("dead_letters", format!("\"{name}\" is empty")),
+        Ok(QueueLook { n_ready, .. }) => findings.warning(
+            "dead_letters",
+            format!("\"{name}\" holds messages that could not be read: {n_ready}"),
+            "look at the reason in their headers, mend the sender, send again what still matters, purge the queue",
+        ),
+        Err(_) => findings.skipped("dead_letters", format!("\"{name}\" is not there")),
+    }
+}
+
+/// Only through the default exchange does a routing key name a queue, which can be looked for.
+async fn route(connection: &Connection, section: &config::RabbitMqSink, findings: &mut Findings) {
+    if !section.exchange.is_empty() {
+        return findings.skipped(
+            "route",
+            format!(
+                "AMQP shows no bindings; whether a queue is bound for \"{}\" and \"{}\" is seen when publishing",
+                section.routing_key, section.failed_routing_key
+            ),
+        );
+    }
+    let mut missing = Vec::new();
+    for name in [&section.routing_key, &section.failed_routing_key] {
+        if let Err(Error::Refused { code: 404, .. }) = connection.look_at_queue(name).await {
+            missing.push(format!("\"{name}\""));
+        }
+    }
+    if missing.is_empty() {
+        findings.ok("route", "both queues are there");
+    } else {
+        let mend = "create it: events wait in the store until there is a queue for them";
+        findings.failed("route", format!("no queue {}", missing.join(", ")), mend);
+    }
+}

@@ -1,0 +1,219 @@
+//! The doctor against a real broker, the API simulator, and servers that answer wrongly.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::{DATE, LOCATION};
+use axum::response::IntoResponse;
+use invite_relay::broker::{Endpoint, Mode, Observer, QueueType, Topology, connect};
+use invite_relay::config::{self, Loaded, Sources};
+use invite_relay::dashdoc::simulator::{Faults, Settings, Simulator};
+use invite_relay::doctor::{Finding, Report, Verdict, examine};
+use invite_relay::lifecycle::Lifecycle;
+use lapin::BasicProperties;
+use secrecy::{ExposeSecret, SecretString};
+use tempfile::TempDir;
+
+use crate::support::operator::Operator;
+use crate::support::rabbitmq::RabbitMq;
+use crate::support::soon;
+
+/// What the doctor is pointed at.
+struct Given {
+    broker: SecretString,
+    /// Of queue and exchange.
+    name: &'static str,
+    topology: &'static str,
+    base_url: String,
+    token: &'static str,
+}
+
+impl Given {
+    /// A broker without any topology, and an API that is never asked.
+    fn broker(broker: SecretString, name: &'static str, topology: &'static str) -> Self {
+        Self { broker, name, topology, base_url: "http://127.0.0.1:1".into(), token: "canary-token" }
+    }
+
+    /// A broker that is never there, and this API.
+    fn api(base_url: String, token: &'static str) -> Self {
+        let broker = "amqp://guest:canary-password@127.0.0.1:1".into();
+        Self { broker, name: "any", topology: "verify", base_url, token }
+    }
+
+    fn load(&self, dir: &TempDir) -> Loaded {
+        let (name, store) = (self.name, dir.path().join("relay.db"));
+        let sets = vec![
+            "source.rabbitmq.enabled=true".into(),
+            "sink.rabbitmq.enabled=true".into(),
+            format!("source.rabbitmq.queue={name}"),
+            format!("source.rabbitmq.exchange={name}.events"),
+            format!("source.rabbitmq.topology={}", self.topology),
+            format!("sink.rabbitmq.exchange={name}.events"),
+            format!("dashdoc.base_url={}", self.base_url),
+            format!("store.url=sqlite://{}", store.display()),
+            "admin.listen=127.0.0.1:0".into(),
+        ];
+        let env = [
+            ("INVITE_RELAY__SOURCE__RABBITMQ__URL".to_owned(), self.broker.expose_secret().to_owned()),
+            ("INVITE_RELAY__DASHDOC__TOKEN".to_owned(), self.token.to_owned()),
+        ];
+        config::load(Sources { file: None, env, sets }).unwrap()
+    }
+
+    /// The report, which never shows a secret.
+    async fn examined(&self) -> Report {
+        // Only the first caller installs it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = TempDir::new().unwrap();
+        let loaded = self.load(&dir);
+        let report = soon("the doctor's report", Box::pin(examine(&loaded, |_| None))).await;
+        let shown = format!("{report:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+        report
+    }
+}
+
+fn of<'r>(report: &'r Report, check: &str) -> &'r Finding {
+    let found = report.checks.iter().find(|finding| finding.check == check);
+    found.unwrap_or_else(|| panic!("no {check} in {report:#?}"))
+}
+
+/// Asserts the verdict of a check, with a part of its evidence and of its mend.
+fn assert_found(report: &Report, check: &str, verdict: &str, evidence: &str, mend: &str) {
+    let found = of(report, check);
+    assert_eq!(found.verdict.as_str(), verdict, "{found:?}");
+    assert!(found.evidence.contains(evidence), "{found:?}");
+    assert!(found.verdict.mend().unwrap_or_default().contains(mend), "{found:?}");
+}
+
+fn topology(name: &str) -> Topology {
+    Topology {
+        exchange: format!("{name}.events"),
+        queue: name.to_owned(),
+        routing_key: "trucker.created".into(),
+        queue_type: QueueType::Classic,
+        mode: Mode::Declare,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_names_what_is_missing_on_the_broker_and_creates_nothing() {
+    let url = RabbitMq::shared().url();
+    let declaring = Given::broker(url.clone(), "doctor-missing", "declare");
+    let report = declaring.examined().await;
+    assert_found(&report, "source.rabbitmq.server", "ok", "is RabbitMQ ", "");
+    assert_found(&report, "source.rabbitmq.topology", "ok", "the service declares", "");
+    let verifying = Given { topology: "verify", ..declaring };
+    let report = verifying.examined().await;
+    let missing = "missing: exchange \"doctor-missing.events\", queue \"doctor-missing.dead\", queue \"doctor-missing\"";
+    assert_found(
+        &report,
+        "source.rabbitmq.topology",
+        "failed",
+        missing,
+        "source.rabbitmq.topology (flag --set)",
+    );
+    assert_found(
+        &report,
+        "sink.rabbitmq.topology",
+        "failed",
+        "exchange \"doctor-missing.events\"",
+        "create it",
+    );
+
+    let connection = connect(&Endpoint::parse(&url).unwrap(), "test").await.unwrap();
+    topology("doctor-missing").apply(&connection, &Observer::default()).await.unwrap();
+    let report = verifying.examined().await;
+    assert_found(&report, "source.rabbitmq.topology", "ok", "consumers: 0", "");
+    assert_found(&report, "source.rabbitmq.dead_letters", "ok", "is empty", "");
+    assert_found(&report, "sink.rabbitmq.topology", "ok", "is there", "");
+    assert_eq!(of(&report, "sink.rabbitmq.route").verdict, Verdict::Skipped);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_points_at_dead_letters() {
+    let url = RabbitMq::shared().url();
+    let connection = connect(&Endpoint::parse(&url).unwrap(), "test").await.unwrap();
+    topology("doctor-dead").apply(&connection, &Observer::default()).await.unwrap();
+    let operator = Operator::at(url.clone()).await;
+    operator.publish("", "doctor-dead.dead", "canary", BasicProperties::default()).await;
+    let report = Given::broker(url, "doctor-dead", "verify").examined().await;
+    assert_found(&report, "source.rabbitmq.dead_letters", "warning", "could not be read: 1", "headers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_tells_a_wrong_password_from_a_wrong_virtual_host_and_from_no_broker() {
+    let address = RabbitMq::shared().address();
+    for (url, check, evidence, mend) in [
+        (format!("amqp://guest:canary@{address}"), "login", "refused with 403", "user and password"),
+        (format!("amqp://guest:guest@{address}/nowhere"), "login", "vhost nowhere not found", "virtual host"),
+        ("amqp://guest:canary@127.0.0.1:1".into(), "server", "refused", "start the broker"),
+        ("amqp://guest:canary@nowhere.invalid".into(), "server", "lookup", "correct the host"),
+        (
+            format!("amqps://guest:canary@{address}"),
+            "server",
+            "InvalidContentType",
+            "correct scheme and port",
+        ),
+    ] {
+        let report = Given::broker(url.into(), "doctor-login", "verify").examined().await;
+        for part in ["source.rabbitmq", "sink.rabbitmq"] {
+            assert_found(&report, &format!("{part}.{check}"), "failed", evidence, mend);
+            assert_eq!(of(&report, &format!("{part}.topology")).verdict, Verdict::Skipped);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_tells_a_good_token_from_a_refused_one_a_wrong_path_and_an_outage() {
+    let life = Lifecycle::new();
+    let simulator = Simulator::bind(Settings { tokens: vec!["canary-good".into()], ..Settings::default() })
+        .await
+        .unwrap();
+    let (base_url, handle) = (simulator.base_url().clone(), simulator.handle());
+    let life_of_simulator = life.clone();
+    life.spawn_work(async move { simulator.run(life_of_simulator).await });
+
+    let report = Given::api(base_url.clone(), "canary-good").examined().await;
+    assert_found(&report, "api.default.token", "ok", "accepted", "");
+    assert_found(&report, "api.default.clock", "ok", "agrees", "");
+    let report = Given::api(base_url.clone(), "canary-bad").examined().await;
+    assert_found(&report, "api.default.token", "failed", "401", "environment INVITE_RELAY__DASHDOC__TOKEN");
+    let wrong = base_url.trim_end_matches('/').trim_end_matches("/v4").to_owned();
+    let report = Given::api(wrong, "canary-good").examined().await;
+    assert_found(&report, "api.default.token", "failed", "404", "correct the path of dashdoc.base_url");
+    handle.set_faults(Faults::profile("outage").unwrap());
+    let report = Given::api(base_url, "canary-good").examined().await;
+    assert_found(&report, "api.default.token", "failed", "503", "nothing to mend here");
+    life.begin_drain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_follows_no_redirect_reads_no_body_aloud_and_sees_a_wrong_clock() {
+    let life = Lifecycle::new();
+    let redirect = "https://user:canary@other.example/api/v4/manager-truckers/?page=1&key=canary";
+    let moved = serve(&life, (StatusCode::MOVED_PERMANENTLY, [(LOCATION, redirect)])).await;
+    let report = Given::api(format!("http://{moved}"), "canary-token").examined().await;
+    let mend = "dashdoc.base_url (flag --set) to https://other.example/api/v4";
+    assert_found(&report, "api.default.token", "failed", "never followed", mend);
+
+    let old = [(DATE, "Thu, 07 Apr 2022 21:39:13 GMT")];
+    let page = serve(&life, (StatusCode::OK, old, "<html>canary")).await;
+    let report = Given::api(format!("http://{page}"), "canary-token").examined().await;
+    assert_found(&report, "api.default.token", "failed", "not the API", "correct dashdoc.base_url");
+    assert_found(&report, "api.default.clock", "warning", "ahead of the API's", "synchronise");
+
+    let busy = serve(&life, StatusCode::TOO_MANY_REQUESTS).await;
+    let report = Given::api(format!("http://{busy}"), "canary-token").examined().await;
+    assert_found(&report, "api.default.token", "warning", "429", "run it again");
+}
+
+/// A server that answers every request like this.
+async fn serve(life: &Lifecycle, answer: impl IntoResponse + Clone + Send + Sync + 'static) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(async move || answer.clone());
+    life.spawn_work(async move { axum::serve(listener, router).await });
+    address
+}
