@@ -140,6 +140,8 @@ pub struct GateRules {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::invite::Failure;
 
@@ -198,5 +200,105 @@ mod tests {
         }
         let again = gate.after(&failed(FailureClass::Credentials, None), &RULES, at(40), 0.5);
         assert_eq!(closed(again), (GateReason::Credentials, at(70)));
+    }
+
+    #[test]
+    fn only_what_says_something_about_the_account_moves_its_gate() {
+        use FailureClass::{
+            Credentials, Doubtful, Misconfigured, NotFound, Rejected, Throttled, Transient, Unknown,
+            UnknownAccount,
+        };
+        let over = Gate::Closed { reason: GateReason::Throttled, until: at(0), strikes: 1 };
+        for class in FailureClass::ALL {
+            let answer = failed(class, None);
+            let (from_open, from_over) = match class {
+                Throttled => (Some(GateReason::Throttled), Some(Some(GateReason::Throttled))),
+                Credentials => (Some(GateReason::Credentials), Some(Some(GateReason::Credentials))),
+                Misconfigured => (Some(GateReason::Misconfigured), Some(Some(GateReason::Misconfigured))),
+                // The API worked and let the token pass.
+                NotFound | Rejected => (None, Some(None)),
+                Transient | Unknown | Doubtful | UnknownAccount => (None, None),
+            };
+            let reason = |gate| match gate {
+                Gate::Open => None,
+                Gate::Closed { reason, .. } => Some(reason),
+            };
+            assert_eq!(
+                Gate::Open.after(&answer, &RULES, at(1), 0.5).map(reason),
+                from_open.map(Some),
+                "{class}"
+            );
+            assert_eq!(over.after(&answer, &RULES, at(1), 0.5).map(reason), from_over, "{class}");
+        }
+        assert_eq!(Gate::Open.after(&Answer::NoCode, &RULES, at(1), 0.5), None);
+    }
+
+    #[test]
+    fn every_closing_in_a_row_lasts_longer_and_one_good_answer_forgets_them() {
+        let growing = Backoff::try_new(Duration::from_secs(1), 2.0, Duration::from_secs(60)).unwrap();
+        let rules = GateRules { throttle: growing, ..RULES };
+        let throttled = failed(FailureClass::Throttled, None);
+        let (mut gate, mut now) = (Gate::Open, at(0));
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            gate = gate.after(&throttled, &rules, now, 0.0).unwrap();
+            assert_eq!(closed(Some(gate)).1, now.after(Duration::from_secs(seconds)));
+            now = closed(Some(gate)).1;
+        }
+        gate = gate.after(&Answer::NoCode, &rules, now, 0.0).unwrap();
+        assert_eq!(gate, Gate::Open);
+        assert_eq!(closed(gate.after(&throttled, &rules, now, 0.0)).1, now.after(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn eight_workers_that_run_into_the_same_limit_are_one_strike() {
+        let throttled = failed(FailureClass::Throttled, Some(10));
+        let mut gate = Gate::Open;
+        for _ in 0..8 {
+            gate = gate.after(&throttled, &RULES, at(0), 0.5).unwrap_or(gate);
+        }
+        assert_eq!(gate, Gate::Closed { reason: GateReason::Throttled, until: at(10), strikes: 1 });
+    }
+
+    #[test]
+    fn a_late_answer_of_another_kind_never_shortens_the_wait() {
+        let throttled =
+            Gate::Open.after(&failed(FailureClass::Throttled, Some(60)), &RULES, at(0), 0.5).unwrap();
+        let refused = throttled.after(&failed(FailureClass::Credentials, None), &RULES, at(1), 0.5);
+        assert_eq!(closed(refused), (GateReason::Credentials, at(60)), "longer than the probe's 30 s");
+        let refused = Gate::Open.after(&failed(FailureClass::Credentials, None), &RULES, at(0), 0.5).unwrap();
+        let throttled = refused.after(&failed(FailureClass::Throttled, Some(5)), &RULES, at(1), 0.5);
+        assert_eq!(closed(throttled), (GateReason::Throttled, at(30)));
+    }
+
+    #[test]
+    fn an_outage_without_an_answer_keeps_a_gate_at_one_probe_at_a_time() {
+        let gate = Gate::Open.after(&failed(FailureClass::Throttled, Some(1)), &RULES, at(0), 0.5).unwrap();
+        assert_eq!(gate.after(&failed(FailureClass::Transient, None), &RULES, at(5), 0.5), None);
+        assert_eq!(gate.passage(at(5)), Passage::Probe);
+    }
+
+    #[test]
+    fn every_reason_reads_back_from_its_word() {
+        for reason in GateReason::ALL {
+            assert_eq!(GateReason::from_stored(reason.as_str()), Some(reason));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_ever_opens_a_gate_early_or_shortens_its_wait(
+            class in prop::sample::select(FailureClass::ALL.to_vec()), good in any::<bool>(),
+            asked in proptest::option::of(0u64..7200), until in 1i64..7200, now in 0i64..7200, dice in 0.0..1.0,
+            standing in prop::sample::select(GateReason::ALL.to_vec()), strikes in prop_oneof![1u32..9, Just(u32::MAX)],
+        ) {
+            let gate = Gate::Closed { reason: standing, until: at(until), strikes };
+            let answer = if good { Answer::NoCode } else { failed(class, asked) };
+            match gate.after(&answer, &RULES, at(now), dice) {
+                Some(Gate::Open) => prop_assert!(now >= until),
+                Some(Gate::Closed { until: later, .. }) if now < until => prop_assert!(later >= at(until)),
+                Some(Gate::Closed { until: later, .. }) => prop_assert!(later > at(now)),
+                None => {}
+            }
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! [`State`] (where it stands), [`step`] (what happens), [`Rules`] (the settings), [`Gate`] (an account's outages).
 
 mod code;
+#[cfg(test)]
+mod explore;
 mod failure;
 mod gate;
 mod key;

@@ -257,22 +257,25 @@ impl Machine<'_> {
                 return self.ready(invite, issued, Origin::Recovered);
             }
             Answer::Code(_) | Answer::NoCode => (None, None),
-            Answer::Failed { failure, retry_after } => match failure.class {
-                FailureClass::Transient | FailureClass::Unknown | FailureClass::Doubtful => {
-                    let reads = verify.reads.saturating_add(1);
+            Answer::Failed { failure, retry_after } => {
+                let reads = verify.reads.saturating_add(1);
+                let again = Verify { due: self.backoff(reads, retry_after), reads };
+                let enough = reads >= self.rules.max_attempts;
+                let old = self.moment.now.since(at) >= self.rules.max_age;
+                let owed = match failure.class {
                     // Age alone is no reason: after an outage of days, the first failure would end it.
-                    let enough =
-                        reads >= self.rules.max_attempts && self.moment.now.since(at) >= self.rules.max_age;
-                    let again = Verify { due: self.backoff(reads, retry_after), reads };
-                    ((!enough).then_some(again), Some(failure))
-                }
-                FailureClass::Throttled | FailureClass::Credentials | FailureClass::Misconfigured => {
-                    (Some(Verify { due: self.after(retry_after), reads: verify.reads }), None)
-                }
-                FailureClass::NotFound | FailureClass::Rejected | FailureClass::UnknownAccount => {
-                    (None, Some(failure))
-                }
-            },
+                    FailureClass::Transient | FailureClass::Unknown | FailureClass::Doubtful => {
+                        (!(enough && old)).then_some(again)
+                    }
+                    FailureClass::Throttled | FailureClass::Credentials | FailureClass::Misconfigured => {
+                        Some(Verify { due: self.after(retry_after), reads: verify.reads })
+                    }
+                    // The trucker had a code, so one such answer is more likely a mistake than the truth.
+                    FailureClass::NotFound | FailureClass::Rejected => (!enough).then_some(again),
+                    FailureClass::UnknownAccount => None,
+                };
+                (owed, Some(failure))
+            }
         };
         if let State::Published { verify, .. } = &mut invite.state {
             *verify = owed;

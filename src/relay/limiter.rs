@@ -90,10 +90,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_second_holds_more_than_the_limit() {
-        for rate in [1_u32, 5, 10, 250] {
+        for (rate, limit) in [(1_u32, 1_usize), (5, 5), (10, 10), (250, 250)] {
             let limiter = Limiter::new(f64::from(rate));
             let mut left = Vec::new();
-            for _ in 0..rate * 5 {
+            for _ in 0..(limit * 5) {
                 limiter.acquire().await;
                 left.push(now());
             }
@@ -105,7 +105,7 @@ mod tests {
                 .max();
             // One grain may fall into a second from the one before.
             let in_a_grain = (GRAIN * rate).as_millis().div_ceil(1000);
-            let allowed = usize::try_from(u128::from(rate) + in_a_grain).unwrap();
+            let allowed = limit + usize::try_from(in_a_grain).unwrap();
             assert!(most <= Some(allowed), "{most:?} at {rate}/s");
         }
     }
@@ -117,5 +117,41 @@ mod tests {
         assert_eq!(limiter.take(1), 0);
         limiter.give_back(1);
         assert_eq!(limiter.take(1), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_beyond_the_timers_grain_is_reached_all_the_same() {
+        let limiter = Limiter::new(2000.0);
+        let start = now();
+        for _ in 0..4000 {
+            limiter.acquire().await;
+        }
+        assert!(start.elapsed() <= Duration::from_millis(2010), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_wait_share_one_pace() {
+        let limiter = Limiter::new(10.0);
+        let start = now();
+        let waiting = (0..21).map(|_| limiter.acquire());
+        futures_util::future::join_all(waiting).await;
+        assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(2200), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_is_no_credit_for_a_burst() {
+        let limiter = Limiter::new(10.0);
+        limiter.give_back(1000);
+        assert_eq!(limiter.take(100), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_takes_nothing() {
+        let limiter = Limiter::new(10.0);
+        assert_eq!(limiter.take(1), 1);
+        limiter.wait().await;
+        limiter.wait().await;
+        assert_eq!(limiter.take(5), 1);
     }
 }

@@ -95,7 +95,7 @@ prop_compose! {
         not_found_since in option::of(any_time()), begun_at in any_time(), generation in any_count(),
     ) -> Invite {
         let generation = Generation::from_stored(generation);
-        Invite { attempts, ever_unknown, not_found_since, begun_at, generation, ..invite(state) }
+        Invite { generation, attempts, ever_unknown, not_found_since, begun_at, ..invite(state) }
     }
 }
 
@@ -225,11 +225,11 @@ proptest! {
         let mut missing = 0;
         for input in inputs {
             let settles = match (&now.state, &input) {
-                (State::Calling { .. }, Input::Called(Answer::Code(_))) => true,
                 (State::Calling { .. }, Input::Called(Answer::Failed { failure, .. })) => {
                     !matches!(failure.class, FailureClass::Unknown | FailureClass::Doubtful)
                 }
-                (State::Unknown { .. }, Input::Read(Answer::Code(_) | Answer::NoCode)) => true,
+                (State::Calling { .. }, Input::Called(Answer::Code(_)))
+                | (State::Unknown { .. }, Input::Read(Answer::Code(_) | Answer::NoCode)) => true,
                 _ => false,
             };
             open &= !settles;
