@@ -1,7 +1,7 @@
 //! The shell around the state machine: takes events in, carries out effects, reports back.
 //!
 //! Reading order: [`Intake`] (events become invites), [`Account`] (pace, places and gate of one company),
-//! `dispatcher` (due work is taken up), [`Relay::carry_out`] (an effect, its answer, the next effect),
+//! `dispatcher` (due work is taken up), `Relay::carry_out` (an effect, its answer, the next effect),
 //! `publisher` (announcements), `housekeeping` (erasing, counting).
 
 mod account;

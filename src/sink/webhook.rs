@@ -1,6 +1,6 @@
 //! Events to a webhook: a Standard Webhooks-signed POST; any 2xx is delivered.
 //!
-//! The receiver's trouble is its own: at most [`PLACES`] requests wait for it, and a receiver that fails is left
+//! The receiver's trouble is its own: at most `PLACES` requests wait for it, and a receiver that fails is left
 //! alone for a growing while, so that it slows down no other sink.
 
 use std::sync::{Arc, Mutex, PoisonError};

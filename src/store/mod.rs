@@ -4,7 +4,7 @@
 //! transaction, on the store's clock, so that a decision and its record can't come apart. Every write is fenced:
 //! it names the version of the row that it saw, and is refused when another writer came between.
 //!
-//! The trait exists because there are two engines with one behaviour; [`conformance`] is the suite for both.
+//! The trait exists because there are two engines with one behaviour; `conformance` is the suite for both.
 
 #[cfg(test)]
 pub(crate) mod conformance;
