@@ -4,7 +4,8 @@ use invite_relay::dashdoc::simulator::{self, Fault, Faults, Mix};
 use secrecy::SecretString;
 
 use super::harness::Service;
-use super::platform::{Bus, Receiver, Sender, trucker_created};
+use super::platform::{Bus, trucker_created};
+use super::webhook::{Receiver, Sender};
 use super::{Api, http};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::until;

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::checker::check;
 use super::harness::Service;
-use super::platform::{Sender, trucker_created};
+use super::platform::trucker_created;
+use super::webhook::Sender;
 use super::{Api, bus};
 use crate::support::until;
 

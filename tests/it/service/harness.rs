@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use invite_relay::crash;
-use invite_relay::invite::Invite;
+use invite_relay::invite::{Invite, StateName};
 use invite_relay::store::Filter;
 use invite_relay::store::sqlite::Peek;
 use rustix::process::{Pid, Signal, kill_process};
@@ -154,6 +154,12 @@ impl Service {
         let all = Filter { limit: usize::MAX, ..Filter::default() };
         let peek = Peek::open(&self.directory.path().join("store.db"));
         peek.and_then(|peek| peek.list(&all)).unwrap_or_default()
+    }
+
+    /// Whether there are `n` invites, all in this state.
+    pub(crate) fn are_all(&self, n: usize, state: StateName) -> bool {
+        let invites = self.invites();
+        invites.len() == n && invites.iter().all(|invite| invite.state.name() == state)
     }
 
     /// First signal: waits for the end, which must be a success.

@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::checker::check;
 use super::harness::Service;
-use super::platform::{Bus, Receiver, Sender};
+use super::platform::Bus;
+use super::webhook::{Receiver, Sender};
 use super::{Api, bus};
 use crate::support::rabbitmq::RabbitMq;
 

@@ -13,6 +13,7 @@ mod settings;
 mod shutdown;
 mod sinks;
 mod thousand;
+mod webhook;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

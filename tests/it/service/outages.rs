@@ -83,6 +83,7 @@ async fn an_effect_that_comes_after_the_read_back_is_announced_as_the_next_gener
     let (api, bus) = (Api::with(Faults::posts(late)).await, bus("late").await);
     let service = Service::start(&bus.as_sink(bus.as_source(api.settings()))).await;
     bus.tell(1..=60).await;
+    api.effects(60).await;
     service.settle(60).await;
     println!("late effects: {}", check(1..=60, &bus.take_announced().await, &api.handle));
     let invites = service.invites();

@@ -1,32 +1,14 @@
-//! The platform around the service: it tells of truckers and collects what is announced, over both transports.
+//! The platform around the service: it tells of truckers and collects what is announced.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
-use futures_util::{StreamExt as _, stream};
-use invite_relay::http::serve;
-use invite_relay::lifecycle::Lifecycle;
-use invite_relay::signature::{self, Secret, SignedHeaders};
-use invite_relay::time;
 use lapin::BasicProperties;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
-use super::harness::Service;
-use super::http;
 use super::settings::Settings;
 use crate::support::operator::Operator;
-use crate::support::until;
 
-/// Events that are on their way to the service at the same time.
-const SENDERS: usize = 16;
+/// What the platform's queue is bound to.
+const ANNOUNCEMENTS: &str = "invite.*";
 
 /// A delivery as the platform got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +53,18 @@ impl Bus {
         let operator = bus.operator().await;
         operator.declare_topic(&bus.exchange).await;
         operator.declare(&bus.announced).await;
-        operator.bind(&bus.announced, &bus.exchange, "invite.*").await;
+        bus.listen().await;
         bus
+    }
+
+    /// Binds the queue for what is announced.
+    pub(crate) async fn listen(&self) {
+        self.operator().await.bind(&self.announced, &self.exchange, ANNOUNCEMENTS).await;
+    }
+
+    /// Unbinds it: no queue wants what is announced.
+    pub(crate) async fn stop_listening(&self) {
+        self.operator().await.unbind(&self.announced, &self.exchange, ANNOUNCEMENTS).await;
     }
 
     /// Makes it the service's source.
@@ -138,125 +130,4 @@ impl Bus {
     async fn operator(&self) -> Operator {
         Operator::at(self.url.clone()).await
     }
-}
-
-/// A sender of signed webhooks that repeats an event until it is accepted, as senders do.
-pub(crate) struct Sender {
-    pub(crate) secret: Secret,
-}
-
-impl Sender {
-    pub(crate) fn new() -> Self {
-        Self { secret: Secret::generate() }
-    }
-
-    /// Makes it the service's source.
-    pub(crate) fn as_source(&self, settings: Settings) -> Settings {
-        settings
-            .with("source.webhook.enabled", true)
-            .with("source.webhook.secrets", vec![toml::Value::from(self.secret.reveal())])
-    }
-
-    /// Tells of truckers, each in one event, several at the same time.
-    pub(crate) async fn tell(&self, service: &Service, pks: impl IntoIterator<Item = u64>) {
-        let sending = stream::iter(pks).for_each_concurrent(SENDERS, async |pk| {
-            let event = trucker_created(pk, &format!("event-{pk}"));
-            until("an event to be accepted", async || {
-                self.send(service, &event).await.is_some_and(|answer| answer.status == 202)
-            })
-            .await;
-        });
-        sending.await;
-    }
-
-    /// Sends one event once.
-    pub(crate) async fn send(&self, service: &Service, event: &str) -> Option<http::Answer> {
-        let seconds = time::now().as_millis() / 1000;
-        let signature = signature::sign(&self.secret, "message", seconds, event.as_bytes());
-        let headers = [
-            ("content-type", "application/cloudevents+json"),
-            (signature::ID_HEADER, "message"),
-            (signature::TIMESTAMP_HEADER, &seconds.to_string()),
-            (signature::SIGNATURE_HEADER, &signature),
-        ];
-        http::post(service.webhook_url(), &headers, event).await
-    }
-}
-
-/// A receiver of signed webhooks that keeps every delivery it has taken.
-pub(crate) struct Receiver {
-    address: SocketAddr,
-    shared: Arc<ReceiverState>,
-}
-
-struct ReceiverState {
-    secret: Secret,
-    taken: Mutex<Vec<Delivery>>,
-    /// Ids that were refused at least once.
-    refused: Mutex<BTreeSet<String>>,
-    is_failing: Mutex<bool>,
-}
-
-impl Receiver {
-    pub(crate) async fn start(life: &Lifecycle) -> Self {
-        let shared = Arc::new(ReceiverState {
-            secret: Secret::generate(),
-            taken: Mutex::default(),
-            refused: Mutex::default(),
-            is_failing: Mutex::new(false),
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/invites", post(receive)).with_state(Arc::clone(&shared));
-        life.spawn_long("receiver", serve::serve(listener, router, life.clone(), "receiver"));
-        Self { address, shared }
-    }
-
-    /// Makes it the service's sink.
-    pub(crate) fn as_sink(&self, settings: Settings) -> Settings {
-        settings
-            .with("sink.webhook.enabled", true)
-            .with("sink.webhook.url", format!("http://{}/invites", self.address))
-            .with("sink.webhook.secret", self.shared.secret.reveal())
-    }
-
-    /// The secret that signs for it.
-    pub(crate) fn secret(&self) -> String {
-        self.shared.secret.reveal()
-    }
-
-    /// Answers 500 from now on, or no longer.
-    pub(crate) fn fail(&self, failing: bool) {
-        *self.shared.is_failing.lock().unwrap() = failing;
-    }
-
-    /// Everything taken so far, in order, repetitions included.
-    pub(crate) fn taken(&self) -> Vec<Delivery> {
-        self.shared.taken.lock().unwrap().clone()
-    }
-
-    /// How many different events were refused at least once.
-    pub(crate) fn n_refused(&self) -> usize {
-        self.shared.refused.lock().unwrap().len()
-    }
-}
-
-async fn receive(State(receiver): State<Arc<ReceiverState>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let signed = SignedHeaders {
-        id: text(signature::ID_HEADER),
-        timestamp: text(signature::TIMESTAMP_HEADER),
-        signature: text(signature::SIGNATURE_HEADER),
-    };
-    let secrets = std::slice::from_ref(&receiver.secret);
-    if signature::verify(secrets, signed, &body, time::now()).is_err() {
-        return StatusCode::UNAUTHORIZED;
-    }
-    let id = signed.id.unwrap_or_default().to_owned();
-    if *receiver.is_failing.lock().unwrap() {
-        receiver.refused.lock().unwrap().insert(id);
-        return StatusCode::INTERNAL_SERVER_ERROR;
-    }
-    receiver.taken.lock().unwrap().push(Delivery { id, body: body.to_vec() });
-    StatusCode::NO_CONTENT
 }

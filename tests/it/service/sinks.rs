@@ -1,21 +1,35 @@
 //! Several sinks, and the events of those that get no code.
 
 use invite_relay::dashdoc::simulator::Fault;
+use invite_relay::invite::StateName;
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use super::checker::check;
 use super::harness::Service;
-use super::platform::Receiver;
+use super::webhook::{Mood, Receiver};
 use super::{Api, bus};
+use crate::support::proxy::Proxy;
+use crate::support::rabbitmq::RabbitMq;
 use crate::support::until;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_webhook_sink_holds_back_no_event_of_the_rabbitmq_sink() {
+async fn a_webhook_receiver_that_fails_holds_back_no_event_of_the_rabbitmq_sink() {
+    one_sink_in_trouble(Mood::Refuse).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_receiver_that_stalls_holds_back_no_event_of_the_rabbitmq_sink() {
+    one_sink_in_trouble(Mood::Stall).await;
+}
+
+async fn one_sink_in_trouble(trouble: Mood) {
     let (api, bus) = (Api::faultless().await, bus("two-sinks").await);
     let receiver = Receiver::start(&api.life).await;
     let settings = receiver.as_sink(bus.as_sink(bus.as_source(api.settings())));
+    let settings = settings.with("sink.webhook.timeout", "1s");
     let mut service = Service::start(&settings).await;
-    receiver.fail(true);
+    receiver.be(trouble);
     bus.tell(1..=100).await;
     until("all events on RabbitMQ", async || {
         service.count("invite_relay_published_total", &[r#"sink="rabbitmq""#]).await >= 100
@@ -24,16 +38,53 @@ async fn a_failing_webhook_sink_holds_back_no_event_of_the_rabbitmq_sink() {
     let deliveries = bus.take_announced().await;
     check(1..=100, &deliveries, &api.handle);
     assert_eq!(deliveries.len(), 100, "one sink's failure repeats nothing on the other");
-    assert!(receiver.n_refused() > 0 && receiver.taken().is_empty());
+    assert!(receiver.taken().is_empty());
     assert_eq!(service.readiness().await["ready"], true, "a sink that is away does not stop the intake");
 
     // What it is owed survives a restart.
     service.terminate().await;
     service.start_again().await;
-    receiver.fail(false);
+    receiver.be(Mood::Take);
     service.settle(100).await;
     println!("two sinks: {}", check(1..=100, &receiver.taken(), &api.handle));
     assert!(bus.take_announced().await.is_empty(), "RabbitMQ had them all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announcements_whose_confirms_are_lost_with_the_connection_are_sent_again() {
+    let (api, bus) = (Api::faultless().await, bus("unconfirmed").await);
+    let broker = tokio::task::block_in_place(RabbitMq::shared);
+    let proxy = Proxy::start(broker.address()).await;
+    let through_proxy = RabbitMq::url_at(proxy.address());
+    let settings = bus.as_sink(bus.as_source(api.settings()));
+    let settings = settings.with("sink.rabbitmq.url", through_proxy.expose_secret());
+    let service = Service::start(&settings).await;
+    until("the sink", async || service.part("sink.rabbitmq").await["ready"] == true).await;
+    proxy.stall();
+    bus.tell(1..=50).await;
+    until("all codes to be ready", async || service.are_all(50, StateName::Ready)).await;
+    proxy.cut();
+    proxy.resume();
+    service.settle(50).await;
+    println!("lost confirms: {}", check(1..=50, &bus.take_announced().await, &api.handle));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announcements_that_no_queue_wants_wait_until_one_does() {
+    let (api, bus) = (Api::faultless().await, bus("unrouted").await);
+    let service = Service::start(&bus.as_sink(bus.as_source(api.settings()))).await;
+    bus.stop_listening().await;
+    bus.tell(1..=50).await;
+    until("the announcements to come back", async || {
+        service.count("invite_relay_publish_failures_total", &[r#"reason="unroutable""#]).await >= 50
+    })
+    .await;
+    // Ready, and none published: nobody has got it.
+    until("all codes to be ready", async || service.are_all(50, StateName::Ready)).await;
+    bus.listen().await;
+    service.settle(50).await;
+    println!("unrouted: {}", check(1..=50, &bus.take_announced().await, &api.handle));
+    assert_eq!(api.handle.stats().posts, 50, "publishing again does not call again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

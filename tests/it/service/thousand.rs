@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::checker::check;
 use super::harness::Service;
-use super::platform::{Receiver, Sender};
+use super::webhook::{Receiver, Sender};
 use super::{Api, bus};
 
 const TRUCKERS: std::ops::RangeInclusive<u64> = 1..=1000;

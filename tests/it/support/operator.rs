@@ -91,6 +91,12 @@ impl Operator {
             self.channel.queue_bind(queue.into(), exchange.into(), pattern.into(), options, arguments);
         binding.await.unwrap();
     }
+
+    pub(crate) async fn unbind(&self, queue: &str, exchange: &str, pattern: &str) {
+        let unbinding =
+            self.channel.queue_unbind(queue.into(), exchange.into(), pattern.into(), FieldTable::default());
+        unbinding.await.unwrap();
+    }
 }
 
 /// A body as [`Operator::fill`] writes it.

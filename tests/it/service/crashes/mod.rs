@@ -13,7 +13,8 @@ use serde_json::Value;
 use self::trial::{PK, Trial};
 use super::bus;
 use super::harness::Service;
-use super::platform::{Receiver, Sender, trucker_created};
+use super::platform::trucker_created;
+use super::webhook::{Receiver, Sender};
 use crate::support::until;
 
 /// Trials at the same time: most of one is waiting for a second read-back.
