@@ -156,6 +156,8 @@ impl RabbitMq {
             .env("RABBITMQ_DIST_PORT", dist.to_string())
             .env("ERL_EPMD_PORT", epmd.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            // A node that is killed may write a dump; not into the directory of the sources.
+            .env("ERL_CRASH_DUMP", self.home.join("erl_crash.dump"))
             // One scheduler that does not spin: the machine is shared with the tests.
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 1:1 +sbwt none")
             // Makes the script become the node instead of waiting for it, so that its process id is the node's.
