@@ -1,7 +1,7 @@
 //! What must hold in every world, on every way, and at the end.
 
 use super::moves::{EVENTS, announcement, sinks};
-use super::world::{Heard, Invites, Reply, Stage, Worker, World, code_in};
+use super::world::{GENERATIONS, Heard, Invites, Reply, Stage, Worker, World, code_in};
 use crate::invite::{Effect, FailureClass, Invite, Rules, Sink, State, StateName};
 
 /// The promise that was broken.
@@ -55,6 +55,8 @@ pub(super) fn committed(
     effect: Option<Effect>,
 ) -> Result<(), Broken> {
     keep(after.generation >= before.generation, "a generation never goes back")?;
+    let known = (after.generation.get() as usize) < GENERATIONS;
+    keep(known, "a new generation needs a new code, and only so many are made")?;
     if let Some(code) = code_in(after) {
         world.durable |= 1 << code;
     }
@@ -67,6 +69,7 @@ pub(super) fn committed(
         world.given_up = true;
     }
     if effect == Some(Effect::Call) {
+        keep(after.attempts == before.attempts + 1, "every call is counted")?;
         keep(!world.call_open, "no call leaves while another may still have its effect unread")?;
         keep(after.state.name() == StateName::Calling, "a call is durable before it leaves")?;
         world.call_open = true;

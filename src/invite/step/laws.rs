@@ -236,8 +236,10 @@ proptest! {
             let not_found = matches!(&input, Input::Called(Answer::Failed { failure, .. })
                 | Input::Read(Answer::Failed { failure, .. }) if failure.class == FailureClass::NotFound);
             missing += u32::from(not_found);
+            let tries = now.attempts;
             let Step { next, effect } = step(now, input, &rules, moment());
             if effect == Some(Effect::Call) {
+                prop_assert_eq!(next.attempts, tries + 1, "a call that is not counted");
                 prop_assert!(!open, "a second POST while the first may still have its effect");
                 prop_assert_eq!(next.state.name(), StateName::Calling, "a POST that is not durable");
                 open = true;
