@@ -22,7 +22,7 @@ struct Relay {
     api: simulator::Handle,
     running: Option<app::Running>,
     life: Lifecycle,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Relay {
@@ -54,7 +54,7 @@ impl Relay {
         let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
         let running = app::start(&loaded.config).await.unwrap();
         let url = format!("http://{}", running.webhook.unwrap());
-        Self { url, api, running: Some(running), life, _dir: dir }
+        Self { url, api, running: Some(running), life, dir }
     }
 
     async fn signed() -> Self {
@@ -64,6 +64,11 @@ impl Relay {
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         reqwest::Client::new().request(method, format!("{}{path}", self.url))
+    }
+
+    fn admin(&self, path: &str) -> RequestBuilder {
+        let address = self.running.as_ref().unwrap().admin;
+        reqwest::Client::new().get(format!("http://{address}{path}"))
     }
 
     /// A POST with a good signature over `body`.
@@ -250,4 +255,23 @@ fn an_empty_or_short_secret_and_a_missing_verifier_are_refused_at_the_start() {
         );
     }
     assert_eq!(load(&[("SOURCE__WEBHOOK__INSECURE_ACCEPT_UNSIGNED", "true")]), None);
+}
+
+#[tokio::test]
+async fn while_the_store_takes_no_writes_senders_are_asked_to_come_again_and_nothing_is_lost() {
+    let relay = Relay::signed().await;
+    let body = json!({ "pk": 1 }).to_string();
+    // Another program holds the file's write lock, as a careless backup would.
+    let holder = rusqlite::Connection::open(relay.dir.path().join("store.db")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (status, headers, problem) = send(relay.post(&body)).await;
+    assert_eq!((status.as_u16(), headers["retry-after"].to_str().unwrap()), (503, "5"), "{problem}");
+    assert_eq!(headers["content-type"], "application/problem+json");
+    let (status, _, report) = send(relay.admin("/readyz")).await;
+    assert_eq!((status.as_u16(), &report["parts"][0]["name"]), (503, &json!("store")), "{report}");
+    assert_eq!(relay.api.stats().posts, 0, "nothing leaves before it is on the disk");
+    holder.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(send(relay.post(&body)).await.0, StatusCode::ACCEPTED);
+    assert_eq!(send(relay.admin("/readyz")).await.0, StatusCode::OK);
+    relay.stop().await;
 }

@@ -110,13 +110,14 @@ impl Client {
         exchange
     }
 
+    /// How long one exchange may take.
+    pub fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
     /// The host and port that requests go to, for spans and `doctor`.
     pub fn base_url(&self) -> &Url {
         &self.settings.base_url
-    }
-
-    pub(super) fn timeout(&self) -> Duration {
-        self.settings.timeout
     }
 
     /// A GET of something that is no trucker, with the token. `None` if the token is no header value.

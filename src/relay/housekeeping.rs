@@ -5,6 +5,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::Relay;
+use crate::invite::StateName;
 
 /// How often the gauges of stored invites are set; below the usual scrape interval.
 const ROUND: Duration = Duration::from_secs(5);
@@ -17,6 +18,7 @@ impl Relay {
         let mut timer = tokio::time::interval(ROUND);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut round: u32 = 0;
+        self.warn_of_strangers().await;
         loop {
             tokio::select! {
                 () = self.life.draining() => return,
@@ -44,6 +46,20 @@ impl Relay {
                     warn!(%error, "the store could not be tidied");
                     return;
                 }
+            }
+        }
+    }
+
+    /// Invites of an account that was taken out of the configuration wait for its return; nobody else would say so.
+    async fn warn_of_strangers(&self) {
+        let tally = self.store.tally().await.unwrap_or_default();
+        let finished = |state| matches!(state, StateName::Published | StateName::Dead);
+        for waiting in tally.iter().filter(|tally| tally.count > 0 && !finished(tally.state)) {
+            if !self.accounts.contains_key(&waiting.account) {
+                warn!(
+                    account = %waiting.account, state = %waiting.state, count = waiting.count,
+                    "invites wait for an account that is not configured; add it to [dashdoc.accounts] again"
+                );
             }
         }
     }

@@ -11,9 +11,10 @@ use super::account::{Account, Place};
 use super::trace::{self, Begun};
 use crate::dashdoc::answer::Operation;
 use crate::dashdoc::client::Exchange;
-use crate::invite::{Answer, Effect, Input, Invite, Lane};
+use crate::invite::{Answer, Effect, Input, Invite, Lane, State};
 use crate::store::{Error, Work};
 use crate::telemetry::spans;
+use crate::time;
 
 /// How long to wait before a result is offered to the store again.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -29,7 +30,6 @@ impl Relay {
         begun: Begun,
     ) {
         let attempt = trace::attempt(&work.invite, begun);
-        let mut requests = 0;
         while let Some(effect) = work.effect {
             let operation = match effect {
                 Effect::Announce(_) => {
@@ -45,17 +45,25 @@ impl Relay {
                 debug_assert!(false, "an effect on the API without a place");
                 return;
             };
-            if requests > 0 {
-                // A read that is followed by a call is two requests of the account's pace.
-                account.limiter.acquire().await;
+            if let State::Calling { lease_until } = work.invite.state
+                && time::now().after(account.client.timeout()) > lease_until
+            {
+                // The process slept over its lease. Somebody may be reading the trucker back by now, and a POST that
+                // leaves late is one that nobody accounts for.
+                warn!(invite.id = %work.invite.key, "a call was dropped: its lease would not outlast it");
+                return;
             }
-            requests += 1;
             let exchange = self.ask(account, operation, &work.invite, &attempt).await;
             account.observe(&exchange).await;
             let input = match operation {
                 Operation::Generate => Input::Called(exchange.answer),
                 Operation::Read => Input::Read(exchange.answer),
             };
+            if matches!((&work.invite.state, &input), (State::Received { .. }, Input::Read(Answer::NoCode))) {
+                // A call follows, which is a second request of the account's pace. The wait comes before the call is
+                // committed, because then its lease runs.
+                account.limiter.acquire().await;
+            }
             let Some(next) = self.record(work.invite, input).await else { return };
             work = next;
         }

@@ -4,6 +4,7 @@ mod canaries;
 mod checker;
 mod crashes;
 mod duplicates;
+mod examples;
 mod harness;
 mod http;
 mod interruptions;

@@ -44,12 +44,19 @@ pub(crate) struct Bus {
 impl Bus {
     /// Names of its own on the broker at `url`; `invite.*` is bound from the start.
     pub(crate) async fn at(url: SecretString, name: &str) -> Self {
-        let bus = Self {
-            url,
-            exchange: format!("{name}.events"),
-            source_queue: format!("{name}.trucker-created"),
-            announced: format!("{name}.announced"),
-        };
+        let (exchange, source_queue) = (format!("{name}.events"), format!("{name}.trucker-created"));
+        Self::named(url, exchange, source_queue, format!("{name}.announced")).await
+    }
+
+    /// The names of the built-in configuration.
+    pub(crate) async fn by_default(url: SecretString) -> Self {
+        let (exchange, source_queue) =
+            ("trucker.events".to_owned(), "invite-relay.trucker-created".to_owned());
+        Self::named(url, exchange, source_queue, "platform.invites".to_owned()).await
+    }
+
+    async fn named(url: SecretString, exchange: String, source_queue: String, announced: String) -> Self {
+        let bus = Self { url, exchange, source_queue, announced };
         let operator = bus.operator().await;
         operator.declare_topic(&bus.exchange).await;
         operator.declare(&bus.announced).await;

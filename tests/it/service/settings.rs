@@ -46,6 +46,12 @@ impl Settings {
         Self(FAST.parse().unwrap()).with("dashdoc.base_url", base_url).with("dashdoc.token", DEFAULT_TOKEN)
     }
 
+    /// A configuration that is shipped with the sources.
+    pub(crate) fn shipped(path: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        Self(std::fs::read_to_string(path).unwrap().parse().unwrap())
+    }
+
     /// The setting at the dotted `key`, in place of what was there.
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         let (sections, name) = key.rsplit_once('.').unwrap();
