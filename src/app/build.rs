@@ -236,16 +236,7 @@ pub(super) fn rabbitmq_source(
         return Ok(());
     }
     let address = address(section.url_source(), "source.rabbitmq.url", secrets)?;
-    let topology = Topology {
-        exchange: section.exchange.clone(),
-        queue: section.queue.clone(),
-        routing_key: section.routing_key.clone(),
-        queue_type: match section.queue_type {
-            config::QueueType::Quorum => QueueType::Quorum,
-            config::QueueType::Classic => QueueType::Classic,
-        },
-        mode: mode(section.topology),
-    };
+    let topology = source_topology(section, mode(section.topology));
     let prefetch =
         NonZeroU16::new(section.prefetch).context("source.rabbitmq.prefetch must be above zero")?;
     let options = ConsumerOptions::new(address.clone(), topology, prefetch);
@@ -269,6 +260,20 @@ pub(super) fn rabbitmq_source(
     let drain = life.clone();
     life.spawn_long("consumer", consumer.run(drain, move |deliveries| source.clone().judge(deliveries)));
     Ok(())
+}
+
+/// What the source needs on the broker.
+pub(crate) fn source_topology(section: &config::RabbitMqSource, mode: Mode) -> Topology {
+    Topology {
+        exchange: section.exchange.clone(),
+        queue: section.queue.clone(),
+        routing_key: section.routing_key.clone(),
+        queue_type: match section.queue_type {
+            config::QueueType::Quorum => QueueType::Quorum,
+            config::QueueType::Classic => QueueType::Classic,
+        },
+        mode,
+    }
 }
 
 pub(super) async fn webhook_listener(config: &Config) -> anyhow::Result<Option<TcpListener>> {

@@ -7,7 +7,7 @@
 mod build;
 mod readiness;
 
-pub(crate) use build::{client_settings, store_path};
+pub(crate) use build::{client_settings, source_topology, store_path};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

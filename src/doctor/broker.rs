@@ -2,9 +2,8 @@
 
 use super::finding::{Finding, Findings};
 use super::keys::Keys;
-use crate::broker::{
-    Connection, Endpoint, Error, Mode, Observer, QueueLook, QueueType, SinkTopology, Topology, connect, greet,
-};
+use crate::app::source_topology;
+use crate::broker::{Connection, Endpoint, Error, Mode, Observer, QueueLook, SinkTopology, connect, greet};
 use crate::config::{self, Config, SecretSource};
 
 /// The checks that need a connection.
@@ -23,16 +22,7 @@ pub(super) async fn source(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
         }
         return findings.found;
     };
-    let topology = Topology {
-        exchange: section.exchange.clone(),
-        queue: section.queue.clone(),
-        routing_key: section.routing_key.clone(),
-        queue_type: match section.queue_type {
-            config::QueueType::Quorum => QueueType::Quorum,
-            config::QueueType::Classic => QueueType::Classic,
-        },
-        mode: Mode::Verify,
-    };
+    let topology = source_topology(section, Mode::Verify);
     let applied = topology.apply(&connection, &Observer::default()).await.map(drop);
     let seen = match &applied {
         Ok(()) => queue(&connection, &topology.queue).await,
