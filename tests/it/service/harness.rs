@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::http;
 use super::settings::Settings;
+use crate::support::leash::Leash;
 use crate::support::until;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_invite-relay");
@@ -29,6 +30,7 @@ pub(crate) struct Service {
 
 struct Process {
     child: Child,
+    leash: Leash,
     admin: SocketAddr,
     webhook: Option<SocketAddr>,
 }
@@ -73,6 +75,7 @@ impl Service {
         }
         let stderr = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = stderr.spawn().unwrap();
+        let leash = Leash::on(&child);
         let n_lines_before = self.log.0.lock().unwrap().len();
         let reader = self.log.follow(child.stderr.take().unwrap());
         let mut ended = None;
@@ -82,13 +85,14 @@ impl Service {
         })
         .await;
         if ended.is_some() {
+            leash.release();
             reader.join().unwrap();
             return ended;
         }
         let started = self.log.started_since(n_lines_before).unwrap();
         let address = |name: &str| started[name].as_str().map(|text| text.parse().unwrap());
         let admin = address("admin").expect("the admin port's address");
-        self.process = Some(Process { child, admin, webhook: address("webhook") });
+        self.process = Some(Process { child, leash, admin, webhook: address("webhook") });
         None
     }
 
@@ -181,14 +185,14 @@ impl Service {
 
     /// Waits for the end of the process, whatever ends it.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let child = &mut self.process.as_mut().expect("the service is running").child;
+        let mut process = self.process.take().expect("the service is running");
         let mut status = None;
         until("the end of the service", async || {
-            status = child.try_wait().unwrap();
+            status = process.child.try_wait().unwrap();
             status.is_some()
         })
         .await;
-        self.process = None;
+        process.leash.release();
         status.unwrap()
     }
 
@@ -232,9 +236,9 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        if let Some(process) = &mut self.process {
-            let _ = process.child.kill();
-            let _ = process.child.wait();
+        if let Some(Process { mut child, leash, .. }) = self.process.take() {
+            drop(leash);
+            let _ = child.wait();
         }
         if std::thread::panicking() {
             let lines = self.log.0.lock().unwrap();

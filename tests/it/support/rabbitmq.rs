@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -95,17 +95,23 @@ impl RabbitMq {
     pub(crate) fn start_again(&self) {
         let mut node = self.node.lock().unwrap();
         assert!(node.is_none(), "the node is running");
-        let mut child = self.command("rabbitmq-server").process_group(0).spawn().unwrap();
-        self.tell_watchdog(&child.id().to_string());
+        let mut child = self.spawn();
         let started = Instant::now();
         while TcpStream::connect(self.address()).is_err() {
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("RabbitMQ ended while starting, {status}; its log:\n{}", self.log());
+            if child.try_wait().unwrap().is_some() {
+                // Soon after a kill the node's name or port may still be taken; an init system would try again too.
+                child = self.spawn();
             }
             assert!(started.elapsed() < PATIENCE, "RabbitMQ does not start; its log:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
         *node = Some(child);
+    }
+
+    fn spawn(&self) -> Child {
+        let child = self.command("rabbitmq-server").process_group(0).spawn().unwrap();
+        self.tell_watchdog(&child.id().to_string());
+        child
     }
 
     /// Asks the node to end, and waits.
@@ -135,10 +141,17 @@ impl RabbitMq {
 
     /// Runs `rabbitmqctl` against the node. Takes seconds.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let output =
-            self.command("rabbitmqctl").arg("-q").args(arguments).stdout(Stdio::piped()).output().unwrap();
-        assert!(output.status.success(), "rabbitmqctl {arguments:?} failed: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
+        let asked = Instant::now();
+        loop {
+            let mut command = self.command("rabbitmqctl");
+            command.arg("-q").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let output = command.output().unwrap();
+            if output.status.success() {
+                return String::from_utf8(output.stdout).unwrap();
+            }
+            // A node takes connections some moments before it takes commands.
+            assert!(asked.elapsed() < PATIENCE, "rabbitmqctl {arguments:?} failed: {output:?}");
+        }
     }
 
     fn command(&self, script: &str) -> Command {
@@ -189,13 +202,14 @@ impl RabbitMq {
 
 impl Drop for RabbitMq {
     fn drop(&mut self) {
-        let (watchdog, pipe) = self.watchdog.get_mut().unwrap();
+        // Also while a test fails with a lock in its hands.
+        let (watchdog, pipe) = self.watchdog.get_mut().unwrap_or_else(PoisonError::into_inner);
         drop(pipe.take());
         let _ = watchdog.wait();
-        if let Some(node) = self.node.get_mut().unwrap() {
+        if let Some(node) = self.node.get_mut().unwrap_or_else(PoisonError::into_inner) {
             let _ = node.wait();
         }
-        let _ = self.epmd.get_mut().unwrap().wait();
+        let _ = self.epmd.get_mut().unwrap_or_else(PoisonError::into_inner).wait();
     }
 }
 
