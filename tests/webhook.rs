@@ -52,7 +52,7 @@ impl Relay {
         let env = env.iter().map(|(key, value)| (format!("INVITE_RELAY__{key}"), (*value).to_owned()));
         let loaded = config::load(Sources { file: None, env, sets: Vec::new() });
         let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
-        let running = app::start(&loaded.config).await.unwrap();
+        let running = app::start(&loaded.config, &Lifecycle::new()).await.unwrap();
         let url = format!("http://{}", running.webhook.unwrap());
         Self { url, api, running: Some(running), life, dir }
     }

@@ -41,11 +41,11 @@ pub struct Running {
     grace: std::time::Duration,
 }
 
-/// Starts everything. An error names the part that could not start; what was started before it is stopped.
-pub async fn start(config: &Config) -> anyhow::Result<Running> {
-    let life = Lifecycle::new();
+/// Starts everything as part of `life`. An error names the part that could not start; what was started before it is
+/// stopped.
+pub async fn start(config: &Config, life: &Lifecycle) -> anyhow::Result<Running> {
     let afterwards = Lifecycle::new();
-    match start_parts(config, &life, &afterwards).await {
+    match start_parts(config, life, &afterwards).await {
         Ok(running) => Ok(running),
         Err(error) => {
             life.begin_drain();

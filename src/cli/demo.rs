@@ -128,8 +128,10 @@ async fn relay(
     news: news::Sender,
     latest: mpsc::UnboundedReceiver<News>,
 ) -> Result<(), Failure> {
-    let running = app::start(config).await?;
-    running.life.watch_signals().context("can't watch signals")?;
+    // Before anything is started: a signal during the start drains as well.
+    let life = Lifecycle::new();
+    life.watch_signals().context("can't watch signals")?;
+    let running = app::start(config, &life).await?;
     let (life, metrics) = (running.life.clone(), running.metrics.clone());
     let watched = watch(args, config, around, &running, news, latest).await;
     // Whatever came of it: the relay ends as it does in production.

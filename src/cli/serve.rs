@@ -8,6 +8,7 @@ use tracing::warn;
 use super::{ConfigArgs, Failure};
 use crate::app;
 use crate::config::Config;
+use crate::lifecycle::Lifecycle;
 use crate::telemetry::setup::{self, Settings, Telemetry};
 
 /// How long queued spans may take to leave at the end.
@@ -48,7 +49,9 @@ pub(super) fn start_telemetry(config: &Config) -> anyhow::Result<Telemetry> {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
-    let running = app::start(config).await?;
-    running.life.watch_signals().context("can't watch signals")?;
+    // Before anything is started: a signal during the start drains as well.
+    let life = Lifecycle::new();
+    life.watch_signals().context("can't watch signals")?;
+    let running = app::start(config, &life).await?;
     Ok(running.finish().await?)
 }
