@@ -79,7 +79,12 @@ impl Link {
         }
         self.n_failures = self.n_failures.saturating_add(1);
         if is_news {
-            warn!(broker = %self.endpoint, purpose = self.purpose, %reason, "the broker is lost, reconnecting");
+            let purpose = self.purpose;
+            if *self.state.borrow() == BrokerState::Connecting {
+                warn!(broker = %self.endpoint, purpose, %reason, "no connection to the broker yet, trying again");
+            } else {
+                warn!(broker = %self.endpoint, purpose, %reason, "the broker is lost, reconnecting");
+            }
         } else {
             debug!(broker = %self.endpoint, purpose = self.purpose, %reason, self.n_failures, "still no broker");
         }

@@ -155,7 +155,14 @@ impl Account {
     async fn moved(&self, before: Gate, after: Gate) {
         match (before, after) {
             (Gate::Open, Gate::Closed { reason, until, .. }) => {
-                warn!(account = %self.name, reason = reason.as_str(), %until, "the account has to wait");
+                let mend = match reason {
+                    GateReason::Throttled => "nothing to do: it goes on by itself",
+                    GateReason::Credentials => {
+                        "the token is refused (401 or 403): put a valid one into its file"
+                    }
+                    GateReason::Misconfigured => "the API answers with a redirect: correct its base_url",
+                };
+                warn!(account = %self.name, reason = reason.as_str(), %until, mend, "the account has to wait");
             }
             (Gate::Closed { reason, .. }, Gate::Open) => {
                 info!(account = %self.name, reason = reason.as_str(), "the account works again");

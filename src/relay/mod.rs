@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, watch};
 
+use publisher::Trouble;
+
 pub use account::{Account, Limits};
 pub use intake::{Intake, Taken};
 pub use trace::intake as trace_intake;
@@ -45,6 +47,8 @@ pub struct Relay {
     store_works: watch::Sender<Result<(), String>>,
     /// Woken when an announcement waits in the store.
     publish_wake: Notify,
+    /// What was said last about each sink's trouble, so that it is said once.
+    trouble: Trouble,
     announcing: Arc<Semaphore>,
     life: Lifecycle,
 }
@@ -67,6 +71,7 @@ impl Relay {
             metrics,
             store_works: watch::Sender::new(Ok(())),
             publish_wake: Notify::new(),
+            trouble: Trouble::default(),
             announcing: Arc::new(Semaphore::new(ANNOUNCING_MAX)),
             life: life.clone(),
         })

@@ -1,12 +1,13 @@
 //! Announcements: an event to every sink that still waits for it, and each confirmation into the store.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
-use tracing::{Span, warn};
+use tracing::{Span, info, warn};
 
 use super::Relay;
 use super::trace::{self, Begun};
@@ -17,6 +18,7 @@ use crate::invite::{
 };
 use crate::sink::{NotConfirmed, Trail};
 use crate::store::{Due, Work};
+use crate::telemetry::metrics::PublishFailure;
 use crate::time;
 
 /// How long to wait after the store could not be asked.
@@ -25,6 +27,44 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_NAP: Duration = Duration::from_secs(30);
 /// Most announcements that are taken up at once.
 const TAKE_MAX: usize = 256;
+
+/// The trouble that each sink had last. Said when it begins, when it changes and when it is over, not per event.
+#[derive(Default)]
+pub(super) struct Trouble(Mutex<BTreeMap<Sink, PublishFailure>>);
+
+impl Trouble {
+    fn note(&self, sink: Sink, failure: Option<PublishFailure>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match failure {
+            Some(failure) => known.insert(sink, failure),
+            None => known.remove(&sink),
+        };
+        let sink = sink.as_str();
+        match (before, failure) {
+            (Some(_), None) => info!(sink, "the sink confirms events again"),
+            (before, Some(failure)) if before != Some(failure) => {
+                let mend = match failure {
+                    PublishFailure::Unroutable => {
+                        "no queue is bound for the routing key: bind one to the exchange"
+                    }
+                    PublishFailure::Refused => "the receiver refuses the event: look at its log",
+                    PublishFailure::Nacked
+                    | PublishFailure::Unconfirmed
+                    | PublishFailure::Disconnected
+                    | PublishFailure::Timeout
+                    | PublishFailure::Other => "it is tried again for as long as it takes",
+                };
+                warn!(
+                    sink,
+                    reason = failure.as_str(),
+                    mend,
+                    "an event is not confirmed; it waits and is sent again"
+                );
+            }
+            (None, None) | (Some(_) | None, Some(_)) => {}
+        }
+    }
+}
 
 impl Relay {
     /// Takes up announcements that are due, until the drain begins.
@@ -120,6 +160,7 @@ impl Relay {
         }
         let failure = result.as_ref().err().map(|error| error.reason);
         self.metrics.publish_ended(sink, event.kind, failure, started.elapsed());
+        self.trouble.note(sink, failure);
         (sink, result)
     }
 

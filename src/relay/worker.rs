@@ -66,6 +66,7 @@ impl Relay {
             }
             let Some(next) = self.record(work.invite, input).await else { return };
             work = next;
+            tell(&work.invite);
         }
         // It waits in the store now; its due time may be the earliest.
         match work.invite.state.schedule() {
@@ -143,5 +144,23 @@ impl Relay {
         if let Some(account) = self.accounts.get(&invite.key.account) {
             account.wake.notify_one();
         }
+    }
+}
+
+/// Says what an operator should hear of: an outcome that is not known, and an invite that needs a person.
+fn tell(invite: &Invite) {
+    let cause = invite.last_failure.as_ref().map(|failure| failure.code.as_str());
+    match &invite.state {
+        State::Unknown { reads: 0, .. } => {
+            warn!(invite.id = %invite.key, cause, "the outcome of a call is not known; the trucker is read back first");
+        }
+        State::Dead { .. } => warn!(invite.id = %invite.key, cause, "the invite is dead and needs a person"),
+        State::Unknown { .. }
+        | State::Received { .. }
+        | State::Calling { .. }
+        | State::Waiting { .. }
+        | State::Parked { .. }
+        | State::Ready { .. }
+        | State::Published { .. } => {}
     }
 }

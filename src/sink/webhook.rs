@@ -158,12 +158,12 @@ impl WebhookSink {
         };
         match pause {
             Some(pause) if *shared.open.borrow() => {
-                let reason = sent.as_ref().err().map(|refused| refused.reason);
+                let reason = sent.as_ref().err().map(|refused| refused.reason.as_str());
                 warn!(
                     sink = "webhook",
-                    ?reason,
+                    reason,
                     failures = *failures,
-                    pause_s = pause.as_secs_f64(),
+                    pause_ms = pause.as_millis(),
                     "the receiver fails, it is left alone for a while"
                 );
                 self.close_for(pause);

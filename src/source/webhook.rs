@@ -1,6 +1,6 @@
 //! Events from a webhook: verified over the raw bytes, judged, committed, then answered with 202.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::Router;
@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde::Serialize;
-use tracing::{Instrument as _, Span};
+use tracing::{Instrument as _, Span, warn};
 
 use crate::config::SecretListWatch;
 use crate::crash::{self, Point};
@@ -46,6 +46,36 @@ pub struct WebhookSource {
     max_body: usize,
     metrics: Arc<Metrics>,
     life: Lifecycle,
+    secrets: LastGood<Secret>,
+    tokens: LastGood<Token>,
+}
+
+/// What a watched list held when all of it could last be used. A rotation that goes wrong changes nothing.
+struct LastGood<T>(Mutex<(Option<u64>, Vec<T>)>);
+
+impl<T: Clone> LastGood<T> {
+    fn read(&self, list: &SecretListWatch, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = list.version();
+        if known.0 != Some(version) {
+            known.0 = Some(version);
+            let parsed: Option<Vec<T>> = list.current().iter().map(|text| parse(text.reveal())).collect();
+            if let Some(parsed) = parsed {
+                known.1 = parsed;
+            } else {
+                warn!(
+                    "source.webhook: the changed file holds something that can't be used; the last good content stays"
+                );
+            }
+        }
+        known.1.clone()
+    }
+}
+
+impl<T> Default for LastGood<T> {
+    fn default() -> Self {
+        Self(Mutex::new((None, Vec::new())))
+    }
 }
 
 #[derive(Serialize)]
@@ -66,7 +96,17 @@ impl WebhookSource {
         metrics: Arc<Metrics>,
         life: &Lifecycle,
     ) -> Self {
-        Self { intake, rules, verifiers, path, max_body, metrics, life: life.clone() }
+        Self {
+            intake,
+            rules,
+            verifiers,
+            path,
+            max_body,
+            metrics,
+            life: life.clone(),
+            secrets: LastGood::default(),
+            tokens: LastGood::default(),
+        }
     }
 
     /// The routes of the public port: the endpoint, problems for everything else.
@@ -149,8 +189,7 @@ impl WebhookSource {
         {
             let bearer = verifiers.token_header == header::AUTHORIZATION;
             let presented = if bearer { signature::bearer(presented) } else { Some(presented) };
-            let tokens: Vec<Token> =
-                tokens.current().iter().filter_map(|token| Token::try_new(token.reveal()).ok()).collect();
+            let tokens = self.tokens.read(tokens, |token| Token::try_new(token).ok());
             if presented.is_some_and(|presented| Token::is_any_of(&tokens, presented)) {
                 return Ok(());
             }
@@ -163,8 +202,7 @@ impl WebhookSource {
             }
         }
         if let Some(secrets) = &verifiers.secrets {
-            let secrets: Vec<Secret> =
-                secrets.current().iter().filter_map(|secret| secret.reveal().parse().ok()).collect();
+            let secrets = self.secrets.read(secrets, |secret| secret.parse().ok());
             let signed = SignedHeaders {
                 id: text(signature::ID_HEADER),
                 timestamp: text(signature::TIMESTAMP_HEADER),
@@ -211,4 +249,29 @@ fn unavailable(detail: &str) -> Problem {
     let problem =
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-accepting", "Events can't be accepted now");
     problem.detail(detail).retry_after(problem::TRY_AGAIN_AFTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{SecretFiles, SecretListSource};
+
+    #[test]
+    fn a_rotation_that_goes_wrong_leaves_the_last_good_secrets_in_use() {
+        const GOOD: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secrets");
+        let files = SecretFiles::new();
+        let last_good = LastGood::<Secret>::default();
+        let count = |list: &SecretListWatch| last_good.read(list, |text| text.parse().ok()).len();
+        std::fs::write(&path, GOOD).unwrap();
+        let list = files.watch(SecretListSource::File(path.clone())).unwrap();
+        assert_eq!(count(&list), 1);
+        std::fs::write(&path, format!("{GOOD}\nno secret at all\n")).unwrap();
+        files.poll_once();
+        assert_eq!(count(&list), 1, "the good ones before stay, whole");
+        std::fs::write(&path, format!("{GOOD}\nwhsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")).unwrap();
+        files.poll_once();
+        assert_eq!(count(&list), 2);
+    }
 }
