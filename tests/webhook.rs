@@ -271,7 +271,12 @@ async fn while_the_store_takes_no_writes_senders_are_asked_to_come_again_and_not
     assert_eq!((status.as_u16(), &report["parts"][0]["name"]), (503, &json!("store")), "{report}");
     assert_eq!(relay.api.stats().posts, 0, "nothing leaves before it is on the disk");
     holder.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(send(relay.post(&body)).await.0, StatusCode::ACCEPTED);
+    let (status, _, answer) = send(relay.post(&body)).await;
+    assert_eq!(
+        (status, &answer["status"]),
+        (StatusCode::ACCEPTED, &json!("accepted")),
+        "the refused try left nothing"
+    );
     assert_eq!(send(relay.admin("/readyz")).await.0, StatusCode::OK);
     relay.stop().await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{Span, info, warn};
 
@@ -66,6 +67,17 @@ impl Trouble {
     }
 }
 
+/// Wakes the publisher when it is dropped, if it found all places taken.
+struct WakeIf<'a>(bool, &'a Notify);
+
+impl Drop for WakeIf<'_> {
+    fn drop(&mut self) {
+        if self.0 {
+            self.1.notify_one();
+        }
+    }
+}
+
 impl Relay {
     /// Takes up announcements that are due, until the drain begins.
     pub(super) async fn publish_due(self: &Arc<Self>) {
@@ -86,7 +98,7 @@ impl Relay {
         // Sinks that are not configured any more count as up, so that what waits for them comes to an end.
         let sinks = self.outlets.up().or(self.outlets.configured().complement());
         if free == 0 {
-            return LONGEST_NAP;
+            return STORE_PAUSE;
         }
         let limit = free.min(TAKE_MAX);
         let taken = match self.store.take(Due::Publish { sinks, limit }).await {
@@ -111,6 +123,9 @@ impl Relay {
     pub(super) async fn announce(self: &Arc<Self>, mut work: Work, attempt: &Span) {
         let Some(Effect::Announce(pending)) = work.effect else { return };
         let Ok(_busy) = self.announcing.acquire().await else { return };
+        // Whoever takes up announcements sleeps while there is no place, so the end of the last one wakes it.
+        let all_busy = self.announcing.available_permits() == 0;
+        let _wake = WakeIf(all_busy, &self.publish_wake);
         let up = self.outlets.up();
         let mut setback = (!pending.and(up.complement()).is_empty()).then_some(Setback::Away);
         if let Some(event) = self.outgoing(&work.invite) {

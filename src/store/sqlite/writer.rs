@@ -163,7 +163,7 @@ impl Writer {
             let reply: Box<dyn Answer> = Box::new(Reply { result: run(db, context), to });
             reply
         });
-        let gone = || Error::Unavailable("the store is closed".to_owned());
+        let gone = || Error::Unavailable("the store takes no writes".to_owned());
         let commands = self.commands.as_ref().ok_or_else(gone)?;
         commands.send(Command { points, run }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -208,17 +208,23 @@ impl Thread {
         let size = group.len();
         let mut answers = Vec::with_capacity(size);
         let mut points: Vec<(Point, Point)> = Vec::new();
-        let begun = self.execute("BEGIN IMMEDIATE");
+        if let Err(error) = self.execute("BEGIN IMMEDIATE") {
+            tracing::error!(%error, commands = size, "the store could not begin, nothing was changed");
+            // Nothing may run outside a transaction: it would be committed while its caller hears that it was not.
+            // Dropping a command answers its caller with an error.
+            group.for_each(drop);
+            return;
+        }
         for command in group {
             if !points.contains(&command.points) {
                 points.push(command.points);
             }
-            answers.push(self.run_in_savepoint(command, begun.is_ok()));
+            answers.push(self.run_in_savepoint(command));
         }
         for (before, _) in &points {
             crash::pass(*before);
         }
-        let committed = begun.and_then(|()| self.execute("COMMIT"));
+        let committed = self.execute("COMMIT");
         match &committed {
             Ok(()) => {
                 for (_, after) in &points {
@@ -242,9 +248,9 @@ impl Thread {
         }
     }
 
-    fn run_in_savepoint(&mut self, command: Command, begun: bool) -> Box<dyn Answer> {
+    fn run_in_savepoint(&mut self, command: Command) -> Box<dyn Answer> {
         let moves_before = self.context.moves.len();
-        let opened = begun && self.execute("SAVEPOINT command").is_ok();
+        let opened = self.execute("SAVEPOINT command").is_ok();
         let answer = (command.run)(&self.connection, &mut self.context);
         if opened {
             if answer.is_err() {
