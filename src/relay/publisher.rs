@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SemaphorePermit};
 use tokio::time::Instant;
 use tracing::{Span, info, warn};
 
@@ -67,13 +67,19 @@ impl Trouble {
     }
 }
 
-/// Wakes the publisher when it is dropped, if it found all places taken.
-struct WakeIf<'a>(bool, &'a Notify);
+/// A place to announce. Freeing the last one wakes whoever sleeps because it found none.
+struct Place<'a> {
+    permit: Option<SemaphorePermit<'a>>,
+    was_last: bool,
+    wake: &'a Notify,
+}
 
-impl Drop for WakeIf<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if self.0 {
-            self.1.notify_one();
+        // Free first, wake then: the other way round the sleeper would find none again.
+        self.permit = None;
+        if self.was_last {
+            self.wake.notify_one();
         }
     }
 }
@@ -122,10 +128,9 @@ impl Relay {
     /// Publishes to every pending sink at once and records each confirmation as it comes.
     pub(super) async fn announce(self: &Arc<Self>, mut work: Work, attempt: &Span) {
         let Some(Effect::Announce(pending)) = work.effect else { return };
-        let Ok(_busy) = self.announcing.acquire().await else { return };
-        // Whoever takes up announcements sleeps while there is no place, so the end of the last one wakes it.
-        let all_busy = self.announcing.available_permits() == 0;
-        let _wake = WakeIf(all_busy, &self.publish_wake);
+        let Ok(permit) = self.announcing.acquire().await else { return };
+        let was_last = self.announcing.available_permits() == 0;
+        let _place = Place { permit: Some(permit), was_last, wake: &self.publish_wake };
         let up = self.outlets.up();
         let mut setback = (!pending.and(up.complement()).is_empty()).then_some(Setback::Away);
         if let Some(event) = self.outgoing(&work.invite) {
