@@ -28,7 +28,7 @@ use crate::sink::webhook::{self, WebhookSink};
 use crate::source::rabbitmq::RabbitmqSource;
 use crate::source::webhook::{Verifiers, WebhookSource};
 use crate::store;
-use crate::store::sqlite;
+use crate::store::sqlite::{self, SqliteStore};
 use crate::telemetry::metrics::{Metrics, Purpose};
 
 use super::readiness;
@@ -83,7 +83,18 @@ pub(crate) fn store_path(config: &Config) -> anyhow::Result<PathBuf> {
     }
 }
 
-pub(super) fn store_settings(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<sqlite::Settings> {
+/// The store, opened for this process.
+pub(super) async fn store(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    life: &Lifecycle,
+) -> anyhow::Result<store::Shared> {
+    let (settings, life) = (store_settings(config, metrics)?, life.clone());
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(settings, &life)).await?;
+    Ok(Arc::new(opened?))
+}
+
+fn store_settings(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<sqlite::Settings> {
     let metrics = Arc::clone(metrics);
     Ok(sqlite::Settings {
         path: store_path(config)?,
@@ -179,7 +190,12 @@ pub(super) async fn accounts(
     life: &Lifecycle,
 ) -> anyhow::Result<Vec<Arc<Account>>> {
     let gates = store.gates().await?;
-    let gate_rules = GateRules { throttle: backoff(config)?, probe_delay: config.retry.probe_delay };
+    let retry = &config.retry;
+    let gate_rules = GateRules {
+        throttle: backoff(config)?,
+        probe_delay: retry.probe_delay,
+        circuit_after: retry.circuit_after,
+    };
     let mut accounts = Vec::new();
     for (name, section) in config.accounts() {
         let about = |what: &str| format!("account {name}: {what}");

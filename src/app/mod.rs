@@ -23,7 +23,7 @@ use crate::http::health::Health;
 use crate::http::serve;
 use crate::lifecycle::{Failed, Lifecycle};
 use crate::relay::Relay;
-use crate::store::{self, sqlite::SqliteStore};
+use crate::store;
 use crate::telemetry::metrics::Metrics;
 
 /// A running service.
@@ -39,6 +39,12 @@ pub struct Running {
     /// The admin port outlives the drain.
     afterwards: Lifecycle,
     grace: std::time::Duration,
+}
+
+/// Opens the store alone, for an order that is given while no service runs.
+pub(crate) async fn open_store(config: &Config, life: &Lifecycle) -> anyhow::Result<store::Shared> {
+    let names: Vec<_> = config.accounts().into_keys().collect();
+    build::store(config, &Arc::new(Metrics::new(&names)), life).await
 }
 
 /// Starts everything as part of `life`. An error names the part that could not start; what was started before it is
@@ -68,16 +74,14 @@ async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) 
     let admin = admin.with_context(|| format!("admin.listen: can't listen on {}", config.admin.listen))?;
     let webhook = build::webhook_listener(config).await?;
 
-    let settings = build::store_settings(config, &metrics)?;
-    let store_life = life.clone();
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(settings, &store_life)).await?;
-    let store: store::Shared = Arc::new(opened?);
+    let store = build::store(config, &metrics, life).await?;
 
     let outlets = build::outlets(config, &secrets, &metrics, life)?;
     let accounts = build::accounts(config, &store, &secrets, &metrics, life).await?;
     let event_source = config.event.source.clone();
-    let api = api::router(Arc::clone(&store));
-    let relay = Relay::new(store, accounts, outlets, event_source, Arc::clone(&metrics), life);
+    let max_backlog = config.store.max_backlog;
+    let relay = Relay::new(store, accounts, outlets, event_source, max_backlog, Arc::clone(&metrics), life);
+    let api = api::router(&relay);
     readiness::follow(&health, &relay, life);
     relay.start();
 

@@ -3,7 +3,8 @@
 //! The world: one trucker, two events, two workers, a store that refuses a write by whoever saw an older row, the
 //! API, the sinks. Between any two steps a worker may crash, stall until its lease has ended and come back, or be
 //! overtaken; the API may answer anything, apply a call and lose the answer, or apply it after its answer; a sink
-//! may refuse, be away, or deliver without confirming. How often each of these happens is bounded, where and in
+//! may refuse, be away, or deliver without confirming; a person may put a dead invite back to work or ask for a new code.
+//! How often each of these happens is bounded, where and in
 //! which order is not. Every world that can be reached is checked (`promises`), and from each of them there must be
 //! a way to an end.
 //!
@@ -31,7 +32,7 @@ use super::testing::{RABBITMQ, WEBHOOK, rules};
 use super::{Policy, Rules, Sinks};
 
 /// Enough for any two things to go wrong at the same time, and for most threes.
-const USUAL: Budget = Budget { api_faults: 2, late: 1, sink_faults: 1, crashes: 1, expiries: 1 };
+const USUAL: Budget = Budget { api_faults: 2, late: 1, sink_faults: 1, crashes: 1, expiries: 1, orders: 0 };
 
 /// Everything that was reached from one beginning.
 struct Explored {
@@ -168,7 +169,7 @@ fn no_way_breaks_a_promise_when_codes_are_reused() {
 
 #[test]
 fn no_way_breaks_a_promise_when_workers_crash_and_stall_again_and_again() {
-    let left = Budget { api_faults: 1, late: 1, sink_faults: 1, crashes: 2, expiries: 2 };
+    let left = Budget { api_faults: 1, late: 1, sink_faults: 1, crashes: 2, expiries: 2, orders: 0 };
     expect_at_least(100_000, explore("crashes", &small(Policy::Generate, RABBITMQ), left));
 }
 
@@ -180,7 +181,15 @@ fn no_way_breaks_a_promise_when_patience_is_at_its_end_from_the_start() {
 }
 
 #[test]
+fn no_way_breaks_a_promise_when_a_person_redrives_and_reissues() {
+    let left = Budget { api_faults: 2, late: 1, sink_faults: 0, crashes: 1, expiries: 0, orders: 2 };
+    for policy in [Policy::Generate, Policy::Reuse] {
+        expect_at_least(10_000, explore("a person", &small(policy, RABBITMQ), left));
+    }
+}
+
+#[test]
 fn no_way_breaks_a_promise_between_two_sinks() {
-    let left = Budget { api_faults: 1, late: 1, sink_faults: 1, crashes: 1, expiries: 1 };
+    let left = Budget { api_faults: 1, late: 1, sink_faults: 1, crashes: 1, expiries: 1, orders: 0 };
     expect_at_least(50_000, explore("two sinks", &small(Policy::Generate, RABBITMQ.or(WEBHOOK)), left));
 }

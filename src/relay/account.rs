@@ -1,15 +1,17 @@
 //! One account at work: its client, its pace, its places in flight, its gate.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 
 use super::limiter::Limiter;
 use crate::dashdoc::client::{Client, Exchange};
-use crate::invite::{AccountName, Gate, GateReason, GateRules, Passage};
-use crate::store;
+use crate::invite::{
+    AccountName, Answer, Circuit, Effect, FailureClass, Gate, GateReason, GateRules, Passage,
+};
+use crate::store::{self, GateDecision};
 use crate::telemetry::metrics::Metrics;
 use crate::time;
 
@@ -38,6 +40,8 @@ pub struct Account {
     places: Arc<Semaphore>,
     /// Readiness watches it.
     gate: watch::Sender<Gate>,
+    /// Failures in a row, of all its workers.
+    circuit: Mutex<Circuit>,
     /// Set by the dispatcher while older work waits in the store: then new work queues up behind it.
     backlog: AtomicBool,
     store: store::Shared,
@@ -66,11 +70,13 @@ impl Account {
             limits,
             places: Arc::new(Semaphore::new(limits.max_in_flight as usize)),
             gate: watch::Sender::new(gate),
+            circuit: Mutex::default(),
             backlog: AtomicBool::new(true),
             store,
             metrics,
         };
         account.metrics.gate_stands(&account.name, reason_of(gate));
+        account.metrics.pace.of(&account.name).set(limits.rate_per_second);
         account
     }
 
@@ -125,34 +131,63 @@ impl Account {
         self.backlog.store(waiting, Ordering::Relaxed);
     }
 
-    /// Draws the conclusion of an answer for all work of the account, before the answer is recorded.
-    pub async fn observe(&self, exchange: &Exchange) {
+    /// Draws the conclusion of an answer for all work of the account, and notes in the answer whether it came in an
+    /// outage. To be called before the answer is recorded.
+    pub async fn observe(&self, asked: Effect, exchange: &mut Exchange) {
         if exchange.retry_after_cut {
             warn!(account = %self.name, "the API asked for a pause of more than an hour; it is granted one hour");
         }
+        self.learn(exchange);
+        let failing = {
+            let mut circuit = self.circuit.lock().unwrap_or_else(PoisonError::into_inner);
+            circuit.note(asked, &exchange.answer, self.limits.gate.circuit_after)
+        };
+        let (answer, rules) = (exchange.answer.clone(), self.limits.gate);
         let dice = rand::random();
-        self.move_gate(|gate| gate.after(&exchange.answer, &self.limits.gate, time::now(), dice)).await;
+        self.move_gate(Arc::new(move |gate, now| gate.after(&answer, failing, &rules, now, dice))).await;
+        if let Answer::Failed { outage, .. } = &mut exchange.answer {
+            *outage = self.gate().is_outage();
+        }
+    }
+
+    /// What an answer says about the API's limit. A probe that is refused says nothing about the pace: it went alone.
+    fn learn(&self, exchange: &Exchange) {
+        let throttled = matches!(&exchange.answer, Answer::Failed { failure, .. }
+            if failure.class == FailureClass::Throttled);
+        match exchange.status {
+            Some(429) if self.gate() == Gate::Open => {
+                self.limiter.throttled();
+                self.metrics.pace.of(&self.name).set(self.limiter.rate());
+            }
+            Some(_) if !throttled => self.limiter.accepted(),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Shows the pace as it is now; it climbs by itself.
+    pub fn show_pace(&self) {
+        self.metrics.pace.of(&self.name).set(self.limiter.rate());
     }
 
     /// A new token: what the old one was refused for is no longer true.
     pub async fn token_changed(&self) {
         let refused = |gate: Gate| matches!(gate, Gate::Closed { reason: GateReason::Credentials, .. });
-        self.move_gate(|gate| refused(gate).then_some(Gate::Open)).await;
+        self.move_gate(Arc::new(move |gate, _| refused(gate).then_some(Gate::Open))).await;
     }
 
-    async fn move_gate(&self, decide: impl FnOnce(Gate) -> Option<Gate>) {
+    async fn move_gate(&self, decide: GateDecision) {
         let mut moved = None;
         self.gate.send_if_modified(|gate| {
-            let Some(after) = decide(*gate) else { return false };
+            let Some(after) = decide(*gate, time::now()) else { return false };
             moved = Some((std::mem::replace(gate, after), after));
             true
         });
         if let Some((before, after)) = moved {
-            self.moved(before, after).await;
+            self.moved(before, after, decide).await;
         }
     }
 
-    async fn moved(&self, before: Gate, after: Gate) {
+    async fn moved(&self, before: Gate, after: Gate, decide: GateDecision) {
         match (before, after) {
             (Gate::Open, Gate::Closed { reason, until, .. }) => {
                 let mend = match reason {
@@ -161,11 +196,17 @@ impl Account {
                         "the token is refused (401 or 403): put a valid one into its file"
                     }
                     GateReason::Misconfigured => "the API answers with a redirect: correct its base_url",
+                    GateReason::Circuit => {
+                        "the API can't be reached or fails every call: it is tried again and again, nothing is lost"
+                    }
                 };
                 warn!(account = %self.name, reason = reason.as_str(), %until, mend, "the account has to wait");
             }
             (Gate::Closed { reason, .. }, Gate::Open) => {
                 info!(account = %self.name, reason = reason.as_str(), "the account works again");
+                if reason == GateReason::Circuit {
+                    self.limiter.start_slowly();
+                }
             }
             (Gate::Open, Gate::Open) | (Gate::Closed { .. }, Gate::Closed { .. }) => {}
         }
@@ -173,8 +214,9 @@ impl Account {
         if let Some(reason) = reason_of(after) {
             self.metrics.gate_closings.of(&self.name, reason).inc();
         }
+        self.show_pace();
         // In memory it holds at once. If the store is away, a restart would only cost one more refused request.
-        if let Err(error) = self.store.set_gate(self.name.clone(), after).await {
+        if let Err(error) = self.store.move_gate(self.name.clone(), decide).await {
             warn!(account = %self.name, %error, "the gate could not be stored");
         }
         self.wake.notify_one();

@@ -9,6 +9,7 @@ mod dispatcher;
 mod housekeeping;
 mod intake;
 mod limiter;
+mod orders;
 mod publisher;
 mod trace;
 mod worker;
@@ -22,6 +23,7 @@ use publisher::Trouble;
 
 pub use account::{Account, Limits};
 pub use intake::{Intake, Taken};
+pub use orders::redrive;
 pub use trace::intake as trace_intake;
 
 use crate::broker::BrokerState;
@@ -45,6 +47,10 @@ pub struct Relay {
     metrics: Arc<Metrics>,
     /// Whether the last write was committed, or why not. Readiness watches it.
     store_works: watch::Sender<Result<(), String>>,
+    /// `store.max_backlog`: unfinished invites beyond which nothing new is taken in.
+    max_backlog: u64,
+    /// Whether events are taken in, or why not. Sources and readiness watch it.
+    open: watch::Sender<Result<(), String>>,
     /// Woken when an announcement waits in the store.
     publish_wake: Notify,
     /// What was said last about each sink's trouble, so that it is said once.
@@ -60,6 +66,7 @@ impl Relay {
         accounts: Vec<Arc<Account>>,
         outlets: Outlets,
         event_source: String,
+        max_backlog: u64,
         metrics: Arc<Metrics>,
         life: &Lifecycle,
     ) -> Arc<Self> {
@@ -70,6 +77,8 @@ impl Relay {
             event_source,
             metrics,
             store_works: watch::Sender::new(Ok(())),
+            max_backlog,
+            open: watch::Sender::new(Ok(())),
             publish_wake: Notify::new(),
             trouble: Trouble::default(),
             announcing: Arc::new(Semaphore::new(ANNOUNCING_MAX)),
@@ -99,6 +108,35 @@ impl Relay {
         self.store_works.subscribe()
     }
 
+    /// Whether events are taken in: the store takes writes, and the backlog is below its bound.
+    pub fn watch_open(&self) -> watch::Receiver<Result<(), String>> {
+        self.open.subscribe()
+    }
+
+    /// Looks at what the way in depends on.
+    fn look_at_the_way_in(&self) {
+        let unfinished = self.store.unfinished();
+        let full = self.open.borrow().is_err();
+        // Once full, it opens only when there is some room again.
+        let bound = if full { self.max_backlog - self.max_backlog / 20 } else { self.max_backlog };
+        let now = match &*self.store_works.borrow() {
+            Err(why) => Err(why.clone()),
+            Ok(()) if unfinished >= bound => Err(format!("the backlog is full: {bound} invites wait")),
+            Ok(()) => Ok(()),
+        };
+        let changed = self.open.send_if_modified(|open| {
+            let changed = *open != now;
+            open.clone_from(&now);
+            changed
+        });
+        if changed {
+            match now {
+                Ok(()) => tracing::info!(unfinished, "events are taken in again"),
+                Err(reason) => tracing::warn!(reason, unfinished, "no events are taken in"),
+            }
+        }
+    }
+
     /// The state of the RabbitMQ sink, if it is configured.
     pub fn watch_rabbitmq_sink(&self) -> Option<watch::Receiver<BrokerState>> {
         self.outlets.rabbitmq.as_ref().map(|sink| sink.state.clone())
@@ -125,6 +163,7 @@ impl Relay {
             *works = now;
             changed
         });
+        self.look_at_the_way_in();
         result
     }
 

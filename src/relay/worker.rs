@@ -53,8 +53,8 @@ impl Relay {
                 warn!(invite.id = %work.invite.key, "a call was dropped: its lease would not outlast it");
                 return;
             }
-            let exchange = self.ask(account, operation, &work.invite, &attempt).await;
-            account.observe(&exchange).await;
+            let mut exchange = self.ask(account, operation, &work.invite, &attempt).await;
+            account.observe(effect, &mut exchange).await;
             let input = match operation {
                 Operation::Generate => Input::Called(exchange.answer),
                 Operation::Read => Input::Read(exchange.answer),

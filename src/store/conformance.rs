@@ -1,8 +1,15 @@
 //! What every store promises, written once. An engine runs the suite by [`for_each_promise`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Admission, Arrival, Due, Error, Filter, Receipt, Shared, Taken, Work};
+use uuid::Uuid;
+
+use super::order::OrderKind;
+use super::{
+    Admission, Arrival, Due, Error, Filter, GateDecision, Operator, Receipt, Redrive, Reissued, Selection,
+    Shared, Taken, Work,
+};
 use crate::invite::{
     AccountName, Answer, Backoff, Cause, Effect, Failure, FailureClass, Gate, GateReason, Generation, Input,
     InviteCode, IssuedCode, Policy, Rules, Setback, Sink, Sinks, State, StateName, TruckerKey,
@@ -34,6 +41,10 @@ macro_rules! for_each_promise {
             announcements_are_taken_by_the_sinks_that_are_up,
             a_refused_event_is_dead_at_once_and_announced,
             a_closed_gate_is_still_closed_after_a_restart,
+            dead_invites_go_back_to_work_by_cause_and_the_order_is_recorded,
+            redriven_invites_are_spread_out_and_the_longest_dead_goes_first,
+            a_published_invite_begins_its_next_generation_when_a_person_asks,
+            an_order_that_does_not_fit_changes_nothing,
             an_erased_code_leaves_no_trace_on_disk_and_its_fingerprint_stays,
             retention_removes_what_is_published_and_never_what_is_dead,
             a_trucker_that_was_retired_goes_on_with_the_next_generation,
@@ -107,7 +118,7 @@ fn issued(store: &Shared, trucker: &str, code: &str) -> Answer {
 }
 
 fn failed(class: FailureClass) -> Answer {
-    Answer::Failed { failure: Failure::new(class, "test"), retry_after: None }
+    Answer::Failed { failure: Failure::new(class, "test"), retry_after: None, outage: false }
 }
 
 async fn on(store: &Shared, work: Work, input: Input) -> Work {
@@ -272,12 +283,144 @@ pub(crate) async fn a_closed_gate_is_still_closed_after_a_restart(bench: &impl B
         strikes: 2,
     };
     let store = bench.open();
-    store.set_gate(account.clone(), gate).await.unwrap();
+    let to = |gate: Gate| -> GateDecision { Arc::new(move |_, _| Some(gate)) };
+    assert_eq!(store.move_gate(account.clone(), to(gate)).await.unwrap(), gate);
     drop(store);
     let store = bench.open();
     assert_eq!(store.gates().await.unwrap(), [(account.clone(), gate)]);
-    store.set_gate(account, Gate::Open).await.unwrap();
+    let seen: GateDecision = Arc::new(move |kept, now| {
+        assert_eq!(kept, gate);
+        assert!(now > Timestamp::EPOCH);
+        None
+    });
+    assert_eq!(store.move_gate(account.clone(), seen).await.unwrap(), gate, "it stays as it is");
+    assert_eq!(store.move_gate(account, to(Gate::Open)).await.unwrap(), Gate::Open);
     assert_eq!(store.gates().await.unwrap(), []);
+}
+
+fn operator() -> Operator {
+    "ada".parse().unwrap()
+}
+
+fn redrive(which: Selection, limit: usize) -> Redrive {
+    let spacing = Duration::from_secs(10);
+    Redrive { id: Uuid::now_v7(), by: operator(), which, spacing, after: None, limit }
+}
+
+async fn die(store: &Shared, trucker: &str, class: FailureClass) {
+    let calling = start(store, trucker).await;
+    let dead = on(store, calling, Input::Called(failed(class))).await;
+    on(store, dead, Input::Confirmed(Sink::Rabbitmq)).await;
+    let state = store.show(key(trucker)).await.unwrap().unwrap().invite.state;
+    assert_eq!(state.name(), StateName::Dead);
+}
+
+async fn state_of(store: &Shared, trucker: &str) -> StateName {
+    store.show(key(trucker)).await.unwrap().unwrap().invite.state.name()
+}
+
+pub(crate) async fn dead_invites_go_back_to_work_by_cause_and_the_order_is_recorded(bench: &impl Bench) {
+    bench.set_rules(Rules { max_attempts: 1, ..rules() });
+    let store = bench.open();
+    for (trucker, class) in [
+        ("default/1", FailureClass::Rejected),
+        ("default/2", FailureClass::Transient),
+        ("default/3", FailureClass::Rejected),
+        ("acme/1", FailureClass::Rejected),
+    ] {
+        die(&store, trucker, class).await;
+    }
+    assert_eq!(store.unfinished(), 0);
+    let account = Some(AccountName::default_account());
+    let ours = Selection { account, ..Selection::default() };
+    let causes = store.causes(ours.clone()).await.unwrap();
+    let counts: Vec<_> = causes.iter().map(|cause| (cause.failure.class, cause.count)).collect();
+    assert_eq!(counts, [(FailureClass::Rejected, 2), (FailureClass::Transient, 1)]);
+    assert!(causes[0].first <= causes[0].last);
+    let listed = Filter { cause: Some("rejected/test".to_owned()), limit: 10, ..Filter::default() };
+    assert_eq!(store.list(listed).await.unwrap().len(), 3);
+
+    for cause in ["rejected", "test", "rejected/test"] {
+        let which = Selection { cause: Some(cause.to_owned()), ..ours.clone() };
+        let found: u64 = store.causes(which).await.unwrap().iter().map(|cause| cause.count).sum();
+        assert_eq!(found, if cause == "test" { 3 } else { 2 }, "{cause}");
+    }
+    let rejected = Selection { cause: Some("rejected".to_owned()), ..ours };
+    let order = redrive(rejected, 10);
+    assert_eq!(store.redrive(order.clone()).await.unwrap().count, 2);
+    assert_eq!(store.unfinished(), 2, "they wait again");
+    for (trucker, expected) in [
+        ("default/1", StateName::Received),
+        ("default/2", StateName::Dead),
+        ("default/3", StateName::Received),
+        ("acme/1", StateName::Dead),
+    ] {
+        assert_eq!(state_of(&store, trucker).await, expected, "{trucker}");
+    }
+    let rest = Selection { invite: Some(key("acme/1")), ..Selection::default() };
+    // A further portion of the same order is counted with it.
+    store.redrive(Redrive { which: rest, ..order.clone() }).await.unwrap();
+    let orders = store.orders(10).await.unwrap();
+    assert_eq!(orders.len(), 1);
+    assert_eq!((orders[0].id, orders[0].count, orders[0].kind), (order.id, 3, OrderKind::Redrive));
+    assert_eq!(
+        (orders[0].by.clone(), orders[0].target.as_str()),
+        (operator(), "account=default cause=rejected")
+    );
+    // They are called for again, with all attempts.
+    let work = take(&store, 10).await.work.remove(0);
+    assert_eq!((work.effect, work.invite.attempts), (Some(Effect::Call), 1));
+}
+
+pub(crate) async fn redriven_invites_are_spread_out_and_the_longest_dead_goes_first(bench: &impl Bench) {
+    let store = bench.open();
+    for trucker in ["default/2", "default/1", "default/3"] {
+        die(&store, trucker, FailureClass::Rejected).await;
+        let died = crate::time::now();
+        while crate::time::now() == died {
+            std::hint::spin_loop();
+        }
+    }
+    let order = redrive(Selection::default(), 2);
+    let first = store.redrive(order.clone()).await.unwrap();
+    let second = store.redrive(Redrive { after: first.last_due, ..order.clone() }).await.unwrap();
+    assert_eq!((first.count, second.count), (2, 1));
+    let mut due = Vec::new();
+    for trucker in ["default/2", "default/1", "default/3"] {
+        due.push(store.show(key(trucker)).await.unwrap().unwrap().invite.state.schedule().unwrap().1);
+    }
+    assert_eq!(due[1], due[0].after(order.spacing));
+    assert_eq!(due[2], due[1].after(order.spacing));
+    assert_eq!(second.last_due, Some(due[2]));
+}
+
+pub(crate) async fn a_published_invite_begins_its_next_generation_when_a_person_asks(bench: &impl Bench) {
+    let store = bench.open();
+    let published = publish(&store, "default/1", "FIRST0").await;
+    let State::Published { fingerprint, .. } = published.invite.state else { panic!() };
+    let Reissued::Begun(begun) = store.reissue(key("default/1"), operator()).await.unwrap() else { panic!() };
+    assert_eq!(begun.generation, Generation::FIRST.next());
+    assert_eq!(begun.previous, Some(fingerprint));
+    let stored = store.show(key("default/1")).await.unwrap().unwrap().invite;
+    assert_eq!(stored, *begun);
+    let calling = take(&store, 10).await.work.remove(0);
+    assert_eq!(calling.effect, Some(Effect::Call));
+    let ready = on(&store, calling, Input::Called(issued(&store, "default/1", "SECOND"))).await;
+    let second = on(&store, ready, Input::Confirmed(Sink::Rabbitmq)).await;
+    assert_eq!(second.invite.state.name(), StateName::Published);
+    let orders = store.orders(10).await.unwrap();
+    let kinds: Vec<_> = orders.iter().map(|order| (order.kind, order.target.as_str(), order.count)).collect();
+    assert_eq!(kinds, [(OrderKind::Reissue, "default/1", 1)]);
+}
+
+pub(crate) async fn an_order_that_does_not_fit_changes_nothing(bench: &impl Bench) {
+    let store = bench.open();
+    assert_eq!(store.reissue(key("default/1"), operator()).await.unwrap(), Reissued::Unknown);
+    let calling = start(&store, "default/1").await;
+    let refused = store.reissue(key("default/1"), operator()).await.unwrap();
+    assert_eq!(refused, Reissued::NotPublished(StateName::Calling));
+    assert_eq!(store.redrive(redrive(Selection::default(), 10)).await.unwrap().count, 0);
+    assert_eq!(store.show(key("default/1")).await.unwrap().unwrap().invite, calling.invite);
 }
 
 pub(crate) async fn an_erased_code_leaves_no_trace_on_disk_and_its_fingerprint_stays(bench: &impl Bench) {

@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod order;
 mod record;
 pub mod sqlite;
 pub mod view;
@@ -22,7 +23,11 @@ use crate::invite::{
 };
 use crate::time::Timestamp;
 
+pub use order::{DeadCause, Operator, OrderRecord, Redrive, Redriven, Reissued, Selection};
 pub use record::Corrupt;
+
+/// What becomes of a gate at a moment of the store's clock; nothing if it stays as it is. May be asked again.
+pub type GateDecision = Arc<dyn Fn(Gate, Timestamp) -> Option<Gate> + Send + Sync>;
 
 /// A store that the whole process shares.
 pub type Shared = Arc<dyn Store>;
@@ -41,8 +46,24 @@ pub trait Store: Send + Sync + 'static {
     /// The gates that are not open.
     fn gates(&self) -> BoxFuture<'_, Result<Vec<(AccountName, Gate)>, Error>>;
 
-    /// Keeps a gate across restarts.
-    fn set_gate(&self, account: AccountName, gate: Gate) -> BoxFuture<'_, Result<(), Error>>;
+    /// Moves the kept gate of an account, which survives restarts. Read, decision and write are one transaction on the
+    /// store's clock, because several processes may share it. Returns the gate as it stands then.
+    fn move_gate(&self, account: AccountName, decide: GateDecision) -> BoxFuture<'_, Result<Gate, Error>>;
+
+    /// Puts dead invites back to work, one portion; ask again until it finds none.
+    fn redrive(&self, order: Redrive) -> BoxFuture<'_, Result<Redriven, Error>>;
+
+    /// Begins the next generation of a published invite.
+    fn reissue(&self, key: TruckerKey, by: Operator) -> BoxFuture<'_, Result<Reissued, Error>>;
+
+    /// The dead invites by what they died of, most first.
+    fn causes(&self, which: Selection) -> BoxFuture<'_, Result<Vec<DeadCause>, Error>>;
+
+    /// The orders that people gave, newest first.
+    fn orders(&self, limit: usize) -> BoxFuture<'_, Result<Vec<OrderRecord>, Error>>;
+
+    /// Invites that are neither published nor dead, as far as is known without asking: for the bound of the backlog.
+    fn unfinished(&self) -> u64;
 
     /// Erases codes and old rows, one bounded portion; call again while there is more. Always writes something.
     fn tidy(&self) -> BoxFuture<'_, Result<Tidied, Error>>;
@@ -181,6 +202,8 @@ pub struct Filter {
     pub state: Option<StateName>,
     /// Of this account.
     pub account: Option<AccountName>,
+    /// With this cause of their last failure: a class, a code, or `class/code`.
+    pub cause: Option<String>,
     /// At most this many.
     pub limit: usize,
 }

@@ -18,7 +18,7 @@ pub(super) fn told(world: &mut World, sink: Sink, invite: &Invite) -> Result<(),
     let others: Vec<_> = world.told.iter().map(|told| told.ready[generation]).collect();
     let told = &mut world.told[sink as usize];
     let Some(code) = code else {
-        keep(told.ready.iter().all(Option::is_none), "what was ready never fails afterwards")?;
+        keep(told.ready[generation].is_none(), "what was ready never fails afterwards")?;
         told.failed = true;
         return Ok(());
     };
@@ -36,7 +36,7 @@ pub(super) fn told(world: &mut World, sink: Sink, invite: &Invite) -> Result<(),
 /// Notes whether an answer settles what became of the call.
 pub(super) fn settle(world: &mut World, before: &Invite, heard: Heard) {
     let settled = match (before.state.name(), heard) {
-        (StateName::Calling, Heard::Called(Reply::Failed(class))) => {
+        (StateName::Calling, Heard::Called(Reply::Failed(class) | Reply::Outage(class))) => {
             !matches!(class, FailureClass::Unknown | FailureClass::Doubtful)
         }
         (StateName::Calling, Heard::Called(Reply::Code(_)))

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::invite::testing::{code, failed, invite, moment, received};
+use crate::invite::testing::{NOW, code, failed, failed_in, invite, moment, received};
 use crate::invite::{Answer, Effect, FailureClass, Input, Invite, Rules, Setback, Sink, State, Step, step};
 
 /// Generations that a bounded world can reach, and one to spare.
@@ -71,6 +71,8 @@ pub(super) enum Heard {
     Read(Reply),
     Confirmed(Sink),
     Unconfirmed { refused: bool },
+    Redrive,
+    Reissue,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +80,8 @@ pub(super) enum Reply {
     Code(u8),
     NoCode,
     Failed(FailureClass),
+    /// The same while the circuit is open.
+    Outage(FailureClass),
 }
 
 /// The trucker at the API.
@@ -111,6 +115,8 @@ pub(super) struct Budget {
     pub(super) crashes: u8,
     /// Leases that end although their worker lives.
     pub(super) expiries: u8,
+    /// What a person asks for: a dead invite back to work, or a new code.
+    pub(super) orders: u8,
 }
 
 impl World {
@@ -228,6 +234,8 @@ impl Heard {
             Self::Confirmed(sink) => Input::Confirmed(sink),
             Self::Unconfirmed { refused: true } => Input::Unconfirmed(Setback::Refused),
             Self::Unconfirmed { refused: false } => Input::Unconfirmed(Setback::Away),
+            Self::Redrive => Input::Redrive { due: NOW },
+            Self::Reissue => Input::Reissue,
         }
     }
 }
@@ -238,6 +246,7 @@ impl Reply {
             Self::Code(n) => Answer::Code(code(n)),
             Self::NoCode => Answer::NoCode,
             Self::Failed(class) => failed(class),
+            Self::Outage(class) => failed_in(class, true),
         }
     }
 }

@@ -17,7 +17,10 @@ use futures_util::future::BoxFuture;
 
 use self::reader::Reader;
 use self::writer::Writer;
-use super::{Arrival, Due, Error, Filter, Receipt, Store, Story, Taken, Tally, Tidied, Work};
+use super::{
+    Arrival, DeadCause, Due, Error, Filter, GateDecision, Operator, OrderRecord, Receipt, Redrive, Redriven,
+    Reissued, Selection, Store, Story, Taken, Tally, Tidied, Work,
+};
 use crate::invite::{AccountName, FingerprintKey, Gate, Input, Invite, Rules, TruckerKey};
 use crate::lifecycle::Lifecycle;
 
@@ -87,8 +90,28 @@ impl Store for SqliteStore {
         self.reading(reader::gates).boxed()
     }
 
-    fn set_gate(&self, account: AccountName, gate: Gate) -> BoxFuture<'_, Result<(), Error>> {
-        self.writer.set_gate(account, gate).boxed()
+    fn move_gate(&self, account: AccountName, decide: GateDecision) -> BoxFuture<'_, Result<Gate, Error>> {
+        self.writer.move_gate(account, decide).boxed()
+    }
+
+    fn redrive(&self, order: Redrive) -> BoxFuture<'_, Result<Redriven, Error>> {
+        self.writer.redrive(order).boxed()
+    }
+
+    fn reissue(&self, key: TruckerKey, by: Operator) -> BoxFuture<'_, Result<Reissued, Error>> {
+        self.writer.reissue(key, by).boxed()
+    }
+
+    fn causes(&self, which: Selection) -> BoxFuture<'_, Result<Vec<DeadCause>, Error>> {
+        self.reading(move |db| reader::causes(db, &which)).boxed()
+    }
+
+    fn orders(&self, limit: usize) -> BoxFuture<'_, Result<Vec<OrderRecord>, Error>> {
+        self.reading(move |db| reader::orders(db, limit)).boxed()
+    }
+
+    fn unfinished(&self) -> u64 {
+        self.writer.unfinished()
     }
 
     fn tidy(&self) -> BoxFuture<'_, Result<Tidied, Error>> {
@@ -125,6 +148,16 @@ impl Peek {
     /// See [`Store::list`].
     pub fn list(&self, filter: &Filter) -> Result<Vec<Invite>, Error> {
         self.0.run(|db| reader::list(db, filter))
+    }
+
+    /// See [`Store::causes`].
+    pub fn causes(&self, which: &Selection) -> Result<Vec<DeadCause>, Error> {
+        self.0.run(|db| reader::causes(db, which))
+    }
+
+    /// See [`Store::orders`].
+    pub fn orders(&self, limit: usize) -> Result<Vec<OrderRecord>, Error> {
+        self.0.run(|db| reader::orders(db, limit))
     }
 
     /// See [`Store::show`].
