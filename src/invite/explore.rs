@@ -14,6 +14,8 @@
 //!   that read wait until no call is on its way. The promise is one more look, not an eternal one.
 //! * **A stalled worker may repeat an old announcement.** It can tell a sink of generation n again after n+1, never
 //!   for the first time: the event carries its generation and its id for that.
+//! * **A worker that is telling of a failure when a person redrives may finish telling it.** The failure can then arrive
+//!   after the code. Waiting for every sink before a redrive would mean that a sink nobody listens to forbids it.
 //! * A crash is one worker's, and its lease is over at once; time stands still, so age is tried by rules under
 //!   which everything is too old already.
 

@@ -88,12 +88,16 @@ impl Pace {
         }
         let current = self.rate(now);
         let taken = self.taken.in_window(now);
+        let found = match self.learned {
+            // It climbed from a pace that was good for a long time and that the count still confirms: back to it.
+            Some(before) if now > before.at + before.stay && taken >= before.rate * 0.7 => before.rate,
+            // At a pace that was thought to be safe, something has to give even if the count says otherwise.
+            Some(before) if now <= before.at + before.stay => (taken * MARGIN).min(current * MARGIN),
+            Some(_) | None => taken * MARGIN,
+        };
         // With next to nothing taken, somebody else uses the limit: what is left for us has to be felt out.
-        let found = if taken >= 2.0 { taken * MARGIN } else { current / 2.0 };
-        let climbed = self.learned.is_none_or(|learned| now > learned.at + learned.stay);
-        // At a pace that was thought to be safe, something has to give even if the count says otherwise.
-        let most = if climbed { current } else { current * MARGIN };
-        let rate = found.min(most).clamp(SLOWEST.min(self.ceiling), self.ceiling);
+        let found = if taken >= 2.0 { found } else { current / 2.0 };
+        let rate = found.min(current).clamp(SLOWEST.min(self.ceiling), self.ceiling);
         let same = self.learned.is_some_and(|before| (before.rate - rate).abs() <= before.rate * 0.2);
         let stay = match self.learned {
             Some(before) if same => (before.stay * 2).min(STAY_MAX),

@@ -74,8 +74,11 @@ impl Moves<'_> {
             _ => return Ok(()),
         };
         next.left.orders = left;
-        // They know of the failure: it is not news that it may end well now.
-        next.told.iter_mut().for_each(|told| told.failed = false);
+        if heard == Heard::Redrive {
+            // They know of the failure; one that follows has to be told again.
+            next.told.iter_mut().for_each(|told| told.failed = false);
+            next.redriven = true;
+        }
         let (after, effect) = self.invites.step(row, heard);
         let states = (self.invites.get(row), self.invites.get(after));
         promises::committed(&mut next, self.invites.rules(), heard, states, effect)

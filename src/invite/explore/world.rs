@@ -28,6 +28,8 @@ pub(super) struct World {
     pub(super) call_open: bool,
     /// The second read-back failed too often and is not tried again.
     pub(super) given_up: bool,
+    /// A person has put it back to work: a worker that stalled may still tell of the failure before.
+    pub(super) redriven: bool,
     /// What may still go wrong.
     pub(super) left: Budget,
 }
@@ -130,6 +132,7 @@ impl World {
             durable: 0,
             call_open: false,
             given_up: false,
+            redriven: false,
             left,
         }
     }
