@@ -81,7 +81,7 @@ async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) 
     let event_source = config.event.source.clone();
     let max_backlog = config.store.max_backlog;
     let relay = Relay::new(store, accounts, outlets, event_source, max_backlog, Arc::clone(&metrics), life);
-    let api = api::router(&relay);
+    let api = api::router(relay.orders());
     readiness::follow(&health, &relay, life);
     relay.start();
 

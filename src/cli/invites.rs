@@ -111,6 +111,7 @@ The code that was published stops working.")]
         by: Operator,
     },
     /// The orders that people gave, newest first
+    #[command(after_help = "Example:\n  invite-relay invites orders --config relay.toml")]
     Orders {
         #[command(flatten)]
         config: ConfigArgs,

@@ -1,9 +1,10 @@
 //! The pace of an account: how many requests a second, learned from the API where the configured rate is too high.
 //!
 //! Additive increase, multiplicative decrease, as congestion control has it (RFC 5681), with one difference: what the API
-//! took in the last second is known, so a first decrease goes there at once instead of halving its way down through a
+//! took in one second is known, so a first decrease goes there at once instead of halving its way down through a
 //! row of refusals. From there the pace stays for a while, then climbs slowly to see whether the limit has moved. The more
-//! often it finds the same limit, the longer it stays.
+//! often it finds the same limit, the longer it stays. A refusal that comes although the API took more a moment ago is
+//! not about our pace, and hardly slows it down.
 //!
 //! All times are the time since some fixed moment, on a clock that never goes back.
 
@@ -12,10 +13,14 @@ use std::time::Duration;
 
 /// The window of the documented limit: requests *per second*.
 const WINDOW: Duration = Duration::from_secs(1);
+/// What was taken in the best second of this time is what the limit allows.
+const HORIZON: Duration = Duration::from_secs(10);
 /// The window is counted in slices of this length.
 const SLICE: Duration = Duration::from_millis(50);
 /// How far below a limit to stay: even pacing has some jitter on its way to the API.
 const MARGIN: f64 = 0.98;
+/// What a refusal takes off a pace that the API could follow a moment ago.
+const STEP: f64 = 0.99;
 /// How long a learned pace stays before it climbs, at first.
 const STAY_MIN: Duration = Duration::from_secs(60);
 /// The longest stay at a limit that was found again and again.
@@ -87,16 +92,15 @@ impl Pace {
             return;
         }
         let current = self.rate(now);
-        let taken = self.taken.in_window(now);
+        let taken = self.taken.best_second(now);
         let found = match self.learned {
+            // With next to nothing taken, somebody else uses the limit: what is left for us has to be felt out.
+            _ if taken < 2.0 => current / 2.0,
             // It climbed from a pace that was good for a long time and that the count still confirms: back to it.
             Some(before) if now > before.at + before.stay && taken >= before.rate * 0.7 => before.rate,
-            // At a pace that was thought to be safe, something has to give even if the count says otherwise.
-            Some(before) if now <= before.at + before.stay => (taken * MARGIN).min(current * MARGIN),
+            Some(before) if taken * MARGIN >= before.rate * STEP => before.rate * STEP,
             Some(_) | None => taken * MARGIN,
         };
-        // With next to nothing taken, somebody else uses the limit: what is left for us has to be felt out.
-        let found = if taken >= 2.0 { found } else { current / 2.0 };
         let rate = found.min(current).clamp(SLOWEST.min(self.ceiling), self.ceiling);
         let same = self.learned.is_some_and(|before| (before.rate - rate).abs() <= before.rate * 0.2);
         let stay = match self.learned {
@@ -112,10 +116,10 @@ impl Pace {
     }
 }
 
-/// What the API took in the last second.
+/// What the API took of late.
 #[derive(Clone, Debug, Default)]
 struct Taken {
-    /// Number of the slice, and requests in it; oldest first, at most as many as the window has slices.
+    /// Number of the slice, and requests in it; oldest first, none older than the horizon.
     slices: VecDeque<(u128, u32)>,
 }
 
@@ -129,13 +133,23 @@ impl Taken {
         self.forget(slice);
     }
 
-    fn in_window(&mut self, now: Duration) -> f64 {
+    /// The most that was taken in any one second of the horizon.
+    fn best_second(&mut self, now: Duration) -> f64 {
         self.forget(slice(now));
-        self.slices.iter().map(|(_, count)| f64::from(*count)).sum()
+        let window = WINDOW.as_millis() / SLICE.as_millis();
+        let in_window_from = |at: usize| {
+            let end = self.slices[at].0 + window;
+            self.slices
+                .range(at..)
+                .take_while(|(slice, _)| *slice < end)
+                .map(|(_, count)| f64::from(*count))
+                .sum()
+        };
+        (0..self.slices.len()).map(in_window_from).fold(0.0, f64::max)
     }
 
     fn forget(&mut self, now: u128) {
-        let oldest = now.saturating_sub(WINDOW.as_millis() / SLICE.as_millis() - 1);
+        let oldest = now.saturating_sub(HORIZON.as_millis() / SLICE.as_millis());
         while self.slices.front().is_some_and(|(slice, _)| *slice < oldest) {
             self.slices.pop_front();
         }
@@ -159,7 +173,7 @@ mod tests {
         let mut window: VecDeque<Duration> = VecDeque::new();
         let mut now = from;
         while now < from + Duration::from_secs(seconds) {
-            while window.front().is_some_and(|at| now - *at >= WINDOW) {
+            while window.front().is_some_and(|at| now >= *at + WINDOW) {
                 window.pop_front();
             }
             if window.len() < limit(now) {
@@ -224,6 +238,23 @@ mod tests {
             pace.throttled(Duration::from_secs(second * 2));
         }
         assert!((pace.rate(Duration::from_secs(40)) - SLOWEST).abs() < 0.001);
+    }
+
+    #[test]
+    fn refusals_that_are_not_about_the_pace_hardly_slow_it_down() {
+        let mut pace = Pace::new(100.0);
+        let mut now = Duration::ZERO;
+        // One request in fifty is refused, whatever the pace; a second of pause follows.
+        for n in 1..=1000 {
+            if n % 50 == 0 {
+                pace.throttled(now);
+                now += Duration::from_secs(1);
+            } else {
+                pace.accepted(now);
+                now += Duration::from_secs_f64(1.0 / pace.rate(now));
+            }
+        }
+        assert!(pace.rate(now) > 20.0, "{}", pace.rate(now));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use publisher::Trouble;
 
 pub use account::{Account, Limits};
 pub use intake::{Intake, Taken};
-pub use orders::redrive;
+pub use orders::{Orders, redrive};
 pub use trace::intake as trace_intake;
 
 use crate::broker::BrokerState;
@@ -101,6 +101,11 @@ impl Relay {
     /// The way in for events.
     pub fn intake(self: &Arc<Self>) -> Intake {
         Intake::new(Arc::clone(self))
+    }
+
+    /// Takes what people ask for.
+    pub fn orders(&self) -> Orders {
+        Orders::new(Arc::clone(&self.store), self.accounts.clone())
     }
 
     /// Whether the store takes writes.

@@ -107,7 +107,8 @@ impl Relay {
             return STORE_PAUSE;
         }
         let limit = free.min(TAKE_MAX);
-        let taken = match self.store.take(Due::Publish { sinks, limit }).await {
+        let narrow = self.outlets.narrow();
+        let taken = match self.store.take(Due::Publish { sinks, limit, narrow }).await {
             Ok(taken) => taken,
             Err(error) => {
                 warn!(%error, "due announcements could not be taken up");

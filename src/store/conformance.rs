@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::order::OrderKind;
 use super::{
-    Admission, Arrival, Due, Error, Filter, GateDecision, Operator, Receipt, Redrive, Reissued, Selection,
-    Shared, Taken, Work,
+    Admission, Arrival, Due, Error, Filter, GateDecision, Narrow, Operator, Receipt, Redrive, Reissued,
+    Selection, Shared, Taken, Work,
 };
 use crate::invite::{
     AccountName, Answer, Backoff, Cause, Effect, Failure, FailureClass, Gate, GateReason, Generation, Input,
@@ -39,6 +39,7 @@ macro_rules! for_each_promise {
             a_worker_that_was_overtaken_can_not_write,
             every_state_reads_back_as_it_was_written,
             announcements_are_taken_by_the_sinks_that_are_up,
+            a_sink_with_few_places_is_given_no_more_than_it_can_take,
             a_refused_event_is_dead_at_once_and_announced,
             a_closed_gate_is_still_closed_after_a_restart,
             dead_invites_go_back_to_work_by_cause_and_the_order_is_recorded,
@@ -109,7 +110,7 @@ async fn take(store: &Shared, limit: usize) -> Taken {
 }
 
 async fn take_for(store: &Shared, sinks: Sinks) -> Vec<Work> {
-    store.take(Due::Publish { sinks, limit: 10 }).await.unwrap().work
+    store.take(Due::Publish { sinks, limit: 10, narrow: Narrow::default() }).await.unwrap().work
 }
 
 fn issued(store: &Shared, trucker: &str, code: &str) -> Answer {
@@ -263,6 +264,36 @@ pub(crate) async fn announcements_are_taken_by_the_sinks_that_are_up(bench: &imp
     assert_eq!(work.effect, Some(Effect::Announce(Sinks::NONE.with(Sink::Webhook))));
     let done = on(&store, work, Input::Confirmed(Sink::Webhook)).await;
     assert_eq!(done.invite.state.name(), StateName::Published);
+}
+
+pub(crate) async fn a_sink_with_few_places_is_given_no_more_than_it_can_take(bench: &impl Bench) {
+    let both = Sinks::NONE.with(Sink::Rabbitmq).with(Sink::Webhook);
+    let webhook = Sinks::NONE.with(Sink::Webhook);
+    bench.set_rules(Rules { sinks: both, ..rules() });
+    let store = bench.open();
+    for number in 1..=4 {
+        let trucker = format!("default/{number}");
+        let calling = start(&store, &trucker).await;
+        let ready = on(&store, calling, Input::Called(issued(&store, &trucker, "K7Q2ZD"))).await;
+        // The first three wait for the webhook alone.
+        let told = if number < 4 { on(&store, ready, Input::Confirmed(Sink::Rabbitmq)).await } else { ready };
+        on(&store, told, Input::Unconfirmed(Setback::Away)).await;
+    }
+    let take = async |places| {
+        let narrow = Narrow { sinks: webhook, places };
+        store.take(Due::Publish { sinks: both, limit: 10, narrow }).await.unwrap()
+    };
+    let first = take(1).await;
+    let waiting_for = |work: &Work| match work.effect {
+        Some(Effect::Announce(sinks)) => sinks,
+        other => panic!("{other:?}"),
+    };
+    let mut pending: Vec<_> = first.work.iter().map(|work| waiting_for(work).bits()).collect();
+    pending.sort_unstable();
+    assert_eq!(pending, [webhook.bits(), both.bits()], "the other sink is not held up");
+    assert!(take(0).await.work.is_empty());
+    assert!(take(0).await.next_due.is_none_or(|due| due > crate::time::now()), "nothing to wake for");
+    assert_eq!(take(9).await.work.len(), 2);
 }
 
 pub(crate) async fn a_refused_event_is_dead_at_once_and_announced(bench: &impl Bench) {

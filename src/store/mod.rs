@@ -139,7 +139,18 @@ pub enum Due {
         sinks: Sinks,
         /// At most this many.
         limit: usize,
+        /// Of these sinks, some have room for less.
+        narrow: Narrow,
     },
+}
+
+/// Sinks that have few places: what waits for no other sink is not taken beyond them, only to be put back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Narrow {
+    /// Which.
+    pub sinks: Sinks,
+    /// Places that are free there. Whoever frees one looks again.
+    pub places: usize,
 }
 
 /// Due work that was taken up.

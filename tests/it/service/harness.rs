@@ -147,6 +147,11 @@ impl Service {
         format!("http://{}{path}", self.process().admin)
     }
 
+    /// Posts to the admin API; `None` if nobody answers.
+    pub(crate) async fn order(&self, path: &str, body: &str) -> Option<http::Answer> {
+        http::post(self.admin_url(path), &[("content-type", "application/json")], body).await
+    }
+
     /// Where events are sent to.
     pub(crate) fn webhook_url(&self) -> String {
         format!("http://{}/webhooks/trucker-created", self.process().webhook.expect("the webhook is on"))
@@ -209,6 +214,10 @@ impl Service {
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(BINARY);
         command.args(arguments).arg("--config").arg(self.config_path());
+        // The port was free to choose; an operator's configuration names it.
+        if let Some(process) = &self.process {
+            command.args(["--set", &format!("admin.listen={}", process.admin)]);
+        }
         command.output().unwrap()
     }
 

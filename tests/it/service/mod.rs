@@ -1,5 +1,6 @@
 //! The real binary between a real broker and the API simulator: what the service promises, from the outside.
 
+mod backlog;
 mod canaries;
 mod checker;
 mod crashes;
@@ -15,6 +16,7 @@ mod shutdown;
 mod sinks;
 mod thousand;
 mod webhook;
+mod work_list;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
