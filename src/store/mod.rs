@@ -9,6 +9,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod order;
+pub mod postgres;
 mod record;
 pub mod sqlite;
 pub mod view;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use tokio::sync::broadcast;
 
 use crate::invite::{
     AccountName, Cause, Effect, Failure, FingerprintKey, Gate, Input, Invite, Sinks, StateName, TruckerKey,
@@ -79,6 +81,32 @@ pub trait Store: Send + Sync + 'static {
 
     /// The key of the fingerprints in this store.
     fn fingerprint_key(&self) -> FingerprintKey;
+
+    /// The store's clock, to compare stored times with; a few milliseconds ahead rather than behind. Replicas that
+    /// share a store agree on it, whatever their own clocks show.
+    fn now(&self) -> Timestamp {
+        crate::time::now()
+    }
+
+    /// What other processes on the same store tell; `None` where there are none. Only hints: one may be missed.
+    fn hints(&self) -> Option<broadcast::Receiver<Hint>> {
+        None
+    }
+
+    /// Ends the use of the store at the end of a drain: what was submitted is committed, and what this process still
+    /// has in hand is due at once for whoever comes next. Nothing can be written any more.
+    fn close(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// What one process tells the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// There may be work for this account.
+    Account(AccountName),
+    /// There may be work of any kind.
+    Everything,
 }
 
 /// An event on its way in.

@@ -62,7 +62,7 @@ pub(super) fn pool(source: AddressSource, size: usize) -> Pool {
     Pool::builder(Connector(source))
         .max_size(size)
         .timeouts(timeouts)
-        .runtime(managed::Runtime::Tokio1)
+        .runtime(deadpool::Runtime::Tokio1)
         .build()
         .expect("a pool with a runtime can have timeouts")
 }

@@ -14,7 +14,7 @@ use tokio_postgres::{Row, Statement};
 use super::clock::{Clock, since_boot};
 use super::connect::unavailable;
 use super::limits;
-use super::rows::{Causes, Events, Keys, Records, invite_of, is_own_write, key_of};
+use super::rows::{Causes, Damaged, Events, Keys, Records, is_own_write, key_of, readable, stored_pk};
 use super::statements as sql;
 use super::writer::{Command, Doubts};
 use crate::crash::{self, Point};
@@ -64,6 +64,8 @@ struct Found {
     retired: HashMap<TruckerKey, Generation>,
     /// For each take of the group, in order.
     due: Vec<Vec<Invite>>,
+    /// Due rows that can't be read.
+    aside: Vec<Damaged>,
 }
 
 /// What is to be written, and what each command will hear if it is.
@@ -77,6 +79,7 @@ struct Plan {
     /// Keys that this group updates, so that no row is written twice.
     touched: HashSet<TruckerKey>,
     expected: Vec<Expected>,
+    aside: Vec<Damaged>,
 }
 
 enum Expected {
@@ -137,15 +140,20 @@ async fn read(bench: &Bench<'_>, commands: &[Command]) -> Result<Found, Failed> 
     let states = states.iter().filter_map(|row| Some((key_of(row)?, StateName::from_stored(row.get(2))?)));
     let generation = |row: &Row| Generation::from_stored(u32::try_from(row.get::<_, i64>(2)).unwrap_or(u32::MAX));
     let retired = retired.iter().filter_map(|row| Some((key_of(row)?, generation(row))));
-    let due: Result<Vec<Vec<Invite>>, Error> =
-        due.iter().map(|rows| rows.iter().map(invite_of).collect()).collect();
-    match due {
-        Ok(due) => Ok(Found { now, states: states.collect(), retired: retired.collect(), due }),
-        Err(error) => {
-            let _ = client.batch_execute("ROLLBACK").await;
-            Err(Failed::Refused(error))
-        }
+    let mut aside = Vec::new();
+    let mut sound = |row: &Row| readable(row).map_err(|damaged| aside.push(damaged)).ok();
+    let due = due.iter().map(|rows| rows.iter().filter_map(&mut sound).collect()).collect();
+    Ok(Found { now, states: states.collect(), retired: retired.collect(), due, aside })
+}
+
+async fn put_aside(bench: &Bench<'_>, damaged: &[Damaged]) -> Result<(), tokio_postgres::Error> {
+    for Damaged { key, fence, error } in damaged {
+        let Some(key) = key else { continue };
+        tracing::error!(invite.id = %key, %error, "an invite is put aside: its row can't be read");
+        let (account, pk) = (key.account.as_str(), stored_pk(key));
+        bench.client.execute(&bench.statements.put_aside, &[&account, &pk, fence]).await?;
     }
+    Ok(())
 }
 
 /// Nothing was changed: ends the transaction, if there is still somebody to hear of it.
@@ -175,7 +183,7 @@ fn lanes(sinks: Sinks) -> Vec<i16> {
 }
 
 fn decide(bench: &Bench<'_>, commands: &[Command], mut found: Found) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { aside: std::mem::take(&mut found.aside), ..Plan::default() };
     // Who holds an invite goes before who would take it up.
     for command in commands {
         if let Command::Advance { invite, .. } = command {
@@ -254,13 +262,18 @@ async fn commit(
     now: Timestamp,
 ) -> Result<Vec<Outcome>, Failed> {
     let client = bench.client;
-    let writes = !(plan.updates.is_empty() && plan.events.ids.is_empty());
+    let writes = !(plan.updates.is_empty() && plan.events.ids.is_empty() && plan.aside.is_empty());
+    if !plan.aside.is_empty()
+        && let Err(error) = put_aside(bench, &plan.aside).await
+    {
+        return Err(give_up(client, &error).await);
+    }
     if writes {
         points(commands).for_each(|(before, _)| crash::pass(before));
     }
     let next_due = commands.iter().filter_map(Command::due).map(|due| next_due(bench, due));
     let writing = join3(
-        write_updates(bench, &plan),
+        write_updates(client, &bench.statements.update, &plan.updates, &plan.from_states, bench.shard),
         join(write_inserts(bench, &plan), write_events(bench, &plan, now)),
         join(join_all(next_due), client.batch_execute(if writes { "COMMIT" } else { "ROLLBACK" })),
     );
@@ -316,17 +329,23 @@ fn points(commands: &[Command]) -> impl Iterator<Item = (Point, Point)> {
     kinds.into_values()
 }
 
-async fn write_updates(bench: &Bench<'_>, plan: &Plan) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let r = &plan.updates;
+/// Writes the rows that are still in the version they were read in; returns their keys.
+pub(super) async fn write_updates(
+    client: &ClientWrapper,
+    statement: &Statement,
+    r: &Records,
+    from_states: &Vec<&'static str>,
+    shard: i16,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
     if r.is_empty() {
         return Ok(Vec::new());
     }
     let params: Params<'_> = vec![
         &r.keys.accounts, &r.keys.pks, &r.fences, &r.owners, &r.generations, &r.states, &r.lanes, &r.dues, &r.attempts,
         &r.tries, &r.ever_unknown, &r.not_found_since, &r.failure_classes, &r.failure_codes, &r.begun_at, &r.codes,
-        &r.fingerprints, &r.origins, &r.ready_at, &r.ended_at, &plan.from_states, &bench.shard,
+        &r.fingerprints, &r.origins, &r.ready_at, &r.ended_at, &r.previous, from_states, &shard,
     ];
-    bench.client.query(&bench.statements.update, &params).await
+    client.query(statement, &params).await
 }
 
 async fn write_inserts(bench: &Bench<'_>, plan: &Plan) -> Result<Vec<Row>, tokio_postgres::Error> {
@@ -460,4 +479,5 @@ statements! {
     next_api: NEXT_API,
     next_publish: NEXT_PUBLISH,
     states: STATES,
+    put_aside: PUT_ASIDE,
 }

@@ -9,7 +9,7 @@ use crate::store::{Error, Work};
 /// The columns that [`invite_of`] reads, in its order.
 pub(super) const COLUMNS: &str = "account, pk, generation, fence, state, lane, due, attempts, tries, ever_unknown, \
      not_found_since, failure_class, failure_code, accepted_at, begun_at, code, fingerprint, origin, ready_at, \
-     ended_at, event_id, event_source, trucker, traceparent, tracestate";
+     ended_at, event_id, event_source, trucker, traceparent, tracestate, previous";
 
 /// Milliseconds since the epoch, on the server's clock, at this very moment.
 macro_rules! clock {
@@ -25,22 +25,39 @@ macro_rules! statement_clock {
 }
 pub(super) use {clock, statement_clock};
 
+/// A row that can't be read: which one, in which version, and why.
+pub(super) struct Damaged {
+    pub key: Option<TruckerKey>,
+    pub fence: i64,
+    pub error: Error,
+}
+
 /// Reads one row of [`COLUMNS`].
 pub(super) fn invite_of(row: &Row) -> Result<Invite, Error> {
-    let damaged = |column: &str| Error::Unavailable(format!("a row can't be read: column {column}"));
-    let key = key_of(row).ok_or_else(|| damaged("account, pk"))?;
-    let fingerprint: Option<&[u8]> = row.try_get(16).map_err(|_| damaged("fingerprint"))?;
-    let fingerprint = fingerprint.map(|bytes| bytes.try_into().map_err(|_| damaged("fingerprint"))).transpose()?;
+    readable(row).map_err(|damaged| damaged.error)
+}
+
+/// Like [`invite_of`], for whoever can leave a damaged row aside.
+pub(super) fn readable(row: &Row) -> Result<Invite, Damaged> {
+    let damaged = |error| Damaged { key: key_of(row), fence: row.try_get(3).unwrap_or_default(), error };
+    let stored = stored(row).map_err(|column| {
+        damaged(Error::Unavailable(format!("a row can't be read: column {column}")))
+    })?;
+    stored.into_invite().map_err(|error| damaged(error.into()))
+}
+
+fn stored(row: &Row) -> Result<StoredInvite, &'static str> {
     macro_rules! get {
         ($index:literal) => {
-            row.try_get($index).map_err(|_| damaged(COLUMNS.split(", ").nth($index).unwrap_or_default()))?
+            row.try_get($index).map_err(|_| COLUMNS.split(", ").nth($index).unwrap_or_default())?
         };
     }
+    let print = |bytes: Option<&[u8]>, column| bytes.map(|it| it.try_into().map_err(|_| column)).transpose();
     let (generation, attempts, tries): (i64, i64, i64) = (get!(2), get!(7), get!(8));
     let (fence, lane): (i64, i16) = (get!(3), get!(5));
     let small = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
-    let stored = StoredInvite {
-        key,
+    Ok(StoredInvite {
+        key: key_of(row).ok_or("account, pk")?,
         fence: fence.unsigned_abs(),
         accepted_at: get!(13),
         state: get!(4),
@@ -53,7 +70,7 @@ pub(super) fn invite_of(row: &Row) -> Result<Invite, Error> {
         tracestate: get!(24),
         record: Record {
             generation: small(generation),
-            lane: u8::try_from(lane).map_err(|_| damaged("lane"))?,
+            lane: u8::try_from(lane).map_err(|_| "lane")?,
             due: get!(6),
             attempts: small(attempts),
             tries: small(tries),
@@ -62,13 +79,13 @@ pub(super) fn invite_of(row: &Row) -> Result<Invite, Error> {
             failure_code: get!(12),
             begun_at: get!(14),
             code: get!(15),
-            fingerprint,
+            fingerprint: print(get!(16), "fingerprint")?,
             ready_at: get!(18),
             ended_at: get!(19),
+            previous: print(get!(25), "previous")?,
             ..Record::default()
         },
-    };
-    Ok(stored.into_invite()?)
+    })
 }
 
 /// The key in the first two columns.
@@ -126,6 +143,7 @@ pub(super) struct Records {
     pub origins: Vec<Option<&'static str>>,
     pub ready_at: Vec<Option<i64>>,
     pub ended_at: Vec<Option<i64>>,
+    pub previous: Vec<Option<Vec<u8>>>,
 }
 
 impl Records {
@@ -151,6 +169,7 @@ impl Records {
         self.origins.push(record.origin);
         self.ready_at.push(record.ready_at);
         self.ended_at.push(record.ended_at);
+        self.previous.push(record.previous.map(|bytes| bytes.to_vec()));
     }
 
     pub(super) fn is_empty(&self) -> bool {

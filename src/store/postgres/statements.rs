@@ -39,18 +39,18 @@ pub(super) const UPDATE: &str = "WITH moved AS ( \
          lane = u.lane, due = u.due, attempts = u.attempts, tries = u.tries, ever_unknown = u.ever_unknown, \
          not_found_since = u.not_found_since, failure_class = u.failure_class, failure_code = u.failure_code, \
          begun_at = u.begun_at, code = u.code, fingerprint = u.fingerprint, origin = u.origin, \
-         ready_at = u.ready_at, ended_at = u.ended_at \
+         ready_at = u.ready_at, ended_at = u.ended_at, previous = u.previous \
        FROM unnest($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::text[], $7::int2[], $8::int8[], \
          $9::int8[], $10::int8[], $11::bool[], $12::int8[], $13::text[], $14::text[], $15::int8[], $16::text[], \
-         $17::bytea[], $18::text[], $19::int8[], $20::int8[], $21::text[]) \
+         $17::bytea[], $18::text[], $19::int8[], $20::int8[], $21::bytea[], $22::text[]) \
          AS u(account, pk, fence, owner, generation, state, lane, due, attempts, tries, ever_unknown, \
          not_found_since, failure_class, failure_code, begun_at, code, fingerprint, origin, ready_at, ended_at, \
-         from_state) \
+         previous, from_state) \
        WHERE i.account = u.account AND i.pk = u.pk AND i.fence = u.fence \
        RETURNING i.account, i.pk, i.state, u.from_state \
      ), counted AS ( \
        INSERT INTO counts AS c (account, state, shard, n) \
-       SELECT account, state, $22::int2, sum(n)::int8 FROM ( \
+       SELECT account, state, $23::int2, sum(n)::int8 FROM ( \
          SELECT account, state, 1 AS n FROM moved UNION ALL SELECT account, from_state, -1 FROM moved) AS m \
        GROUP BY account, state HAVING sum(n) <> 0 ORDER BY account, state \
        ON CONFLICT (account, state, shard) DO UPDATE SET n = c.n + excluded.n \
@@ -60,7 +60,7 @@ pub(super) const UPDATE: &str = "WITH moved AS ( \
 pub(super) const DUE_API: &str = concat!(
     "SELECT account, pk, generation, fence, state, lane, due, attempts, tries, ever_unknown, not_found_since, \
      failure_class, failure_code, accepted_at, begun_at, code, fingerprint, origin, ready_at, ended_at, event_id, \
-     event_source, trucker, traceparent, tracestate FROM invites WHERE lane = 8 AND account = $1 AND due <= ",
+     event_source, trucker, traceparent, tracestate, previous FROM invites WHERE lane = 8 AND account = $1 AND due <= ",
     statement_clock!(),
     " ORDER BY due LIMIT $2 FOR UPDATE SKIP LOCKED"
 );
@@ -70,7 +70,7 @@ pub(super) const DUE_PUBLISH: &str = concat!(
     "SELECT d.* FROM unnest($1::int2[]) AS l(lane) CROSS JOIN LATERAL ( \
      SELECT account, pk, generation, fence, state, lane, due, attempts, tries, ever_unknown, not_found_since, \
      failure_class, failure_code, accepted_at, begun_at, code, fingerprint, origin, ready_at, ended_at, event_id, \
-     event_source, trucker, traceparent, tracestate FROM invites \
+     event_source, trucker, traceparent, tracestate, previous FROM invites \
      WHERE lane = l.lane AND lane BETWEEN 1 AND 7 AND due <= ",
     statement_clock!(),
     " ORDER BY due LIMIT $2 FOR UPDATE SKIP LOCKED) AS d ORDER BY d.due LIMIT $2"
@@ -80,6 +80,14 @@ pub(super) const NEXT_API: &str = "SELECT min(due) FROM invites WHERE lane = 8 A
 
 pub(super) const NEXT_PUBLISH: &str = "SELECT min(d.due) FROM unnest($1::int2[]) AS l(lane) CROSS JOIN LATERAL ( \
      SELECT min(due) AS due FROM invites WHERE lane = l.lane AND lane BETWEEN 1 AND 7) AS d";
+
+/// A row that can't be read must not hold up those behind it. It is tried again later: by then perhaps by the version
+/// that wrote it.
+pub(super) const PUT_ASIDE: &str = concat!(
+    "UPDATE invites SET due = ",
+    statement_clock!(),
+    " + 300000, fence = fence + 1 WHERE account = $1 AND pk = $2 AND fence = $3"
+);
 
 /// What stands there now.
 pub(super) const STATES: &str = "SELECT i.account, i.pk, i.state FROM invites i \

@@ -1,43 +1,68 @@
 //! Writes that are rare, each a transaction of its own: gates, erasing and retiring, giving work back.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_postgres::{Client, Transaction};
 
 use super::connect::unavailable;
+use super::hints::Hints;
+use super::reader::gate_of;
 use super::rows::clock;
 use crate::crash::{self, Point};
 use crate::invite::{AccountName, Gate};
-use crate::store::{Error, Tidied};
+use crate::store::{Error, GateDecision, Tidied};
 use crate::time::Timestamp;
 
 /// Rows that one portion of tidying looks at: bounds how long it holds its locks.
 const TIDY_PORTION: i64 = 500;
-/// Its changes of the counts go to a shard that no connection of a writer has.
-const TIDY_SHARD: i16 = 65;
+/// Changes of the counts that are made here go to a shard that no connection of a writer has.
+pub(super) const OWN_SHARD: i16 = 65;
 
 type Outcome<T> = Result<T, tokio_postgres::Error>;
 
-pub(super) async fn set_gate(client: &Client, account: &AccountName, gate: Gate) -> Result<(), Error> {
-    crash::pass(Point::GateCommit);
-    let run = match gate {
-        Gate::Open => client.execute("DELETE FROM gates WHERE account = $1", &[&account.as_str()]).await,
-        Gate::Closed { reason, until, strikes } => {
-            let sql = "INSERT INTO gates (account, reason, until, strikes) VALUES ($1, $2, $3, $4) \
-                 ON CONFLICT (account) DO UPDATE SET reason = $2, until = $3, strikes = $4";
-            let (until, strikes) = (until.as_millis(), i64::from(strikes));
-            client.execute(sql, &[&account.as_str(), &reason.as_str(), &until, &strikes]).await
+/// One decision at a time for each account, also for a gate that has no row.
+const GATES: i32 = 0x6972_7702;
+
+pub(super) async fn move_gate(
+    client: &mut Client,
+    account: &AccountName,
+    decide: &GateDecision,
+) -> Result<Gate, Error> {
+    let moved = async {
+        let transaction = client.transaction().await?;
+        let lock = "SELECT pg_advisory_xact_lock($1, hashtext($2))";
+        transaction.execute(lock, &[&GATES, &account.as_str()]).await?;
+        let query = concat!("SELECT reason, until, strikes, ", clock!(), " FROM (SELECT 1) AS one \
+             LEFT JOIN gates ON account = $1");
+        let row = transaction.query_one(query, &[&account.as_str()]).await?;
+        let kept = gate_of(row.get(0), row.get(1), row.get(2));
+        let Some(gate) = decide(kept, Timestamp::from_millis(row.get(3))) else { return Ok(kept) };
+        match gate {
+            Gate::Open => {
+                transaction.execute("DELETE FROM gates WHERE account = $1", &[&account.as_str()]).await?;
+            }
+            Gate::Closed { reason, until, strikes } => {
+                let sql = "INSERT INTO gates (account, reason, until, strikes) VALUES ($1, $2, $3, $4) \
+                     ON CONFLICT (account) DO UPDATE SET reason = $2, until = $3, strikes = $4";
+                let (until, strikes) = (until.as_millis(), i64::from(strikes));
+                transaction.execute(sql, &[&account.as_str(), &reason.as_str(), &until, &strikes]).await?;
+            }
         }
+        crash::pass(Point::GateCommit);
+        transaction.commit().await?;
+        crash::pass(Point::GateCommit);
+        Ok(gate)
     };
-    run.map_err(|error| unavailable(&error))?;
-    crash::pass(Point::GateCommit);
-    Ok(())
+    moved.await.map_err(|error: tokio_postgres::Error| unavailable(&error))
 }
 
 /// Where the sweep for old rows goes on.
 #[derive(Default)]
-pub(super) struct Cursor(AtomicI64);
+pub(super) struct Cursor(Mutex<Position>);
+
+/// After this `ended_at` and `seq`.
+type Position = (i64, i64);
 
 /// Ages after which something is done.
 #[derive(Clone, Copy)]
@@ -57,7 +82,7 @@ pub(super) async fn tidy(client: &mut Client, ages: Ages, cursor: &Cursor) -> Re
         let (invites, unread, next) = retire(&transaction, before(now, ages.retention), cursor).await?;
         crash::pass(Point::TidyCommit);
         transaction.commit().await?;
-        cursor.0.store(next, Ordering::Relaxed);
+        *cursor.0.lock().unwrap_or_else(PoisonError::into_inner) = next;
         let more = unread || i64::try_from(codes).is_ok_and(|codes| codes == TIDY_PORTION);
         Ok(Tidied { codes: usize::try_from(codes).unwrap_or(usize::MAX), invites, more })
     };
@@ -76,15 +101,15 @@ async fn erase(transaction: &Transaction<'_>, before: i64) -> Outcome<u64> {
     transaction.execute(sql, &[&before, &TIDY_PORTION]).await
 }
 
-/// Removes published invites that are past the retention, with all their events, a portion at a time and in the
-/// order of acceptance. A younger event keeps its invite: its sender may still repeat it.
+/// Removes published invites that are past the retention, with all their events, a portion at a time. A younger event
+/// keeps its invite: its sender may still repeat it. The cursor passes over those, and begins anew at the end.
 /// Returns how many, whether there are rows left to look at, and where to go on.
-async fn retire(transaction: &Transaction<'_>, before: i64, cursor: &Cursor) -> Outcome<(usize, bool, i64)> {
-    let portion = "SELECT seq, state = 'published' AND lane = 0 AND ended_at <= $2 FROM invites \
-         WHERE seq > $1 AND accepted_at <= $2 ORDER BY seq LIMIT $3";
-    let from = cursor.0.load(Ordering::Relaxed);
-    let portion = transaction.query(portion, &[&from, &before, &TIDY_PORTION]).await?;
-    let old: Vec<i64> = portion.iter().filter(|row| row.get(1)).map(|row| row.get(0)).collect();
+async fn retire(transaction: &Transaction<'_>, before: i64, cursor: &Cursor) -> Outcome<(usize, bool, Position)> {
+    let portion = "SELECT ended_at, seq FROM invites WHERE state = 'published' AND lane = 0 AND ended_at <= $3 \
+         AND (ended_at, seq) > ($1, $2) ORDER BY ended_at, seq LIMIT $4";
+    let (ended, seq) = *cursor.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let portion = transaction.query(portion, &[&ended, &seq, &before, &TIDY_PORTION]).await?;
+    let old: Vec<i64> = portion.iter().map(|row| row.get(1)).collect();
     let mut removed = 0;
     if !old.is_empty() {
         // An event that is joining one of them right now holds its row, so that one is left out. Whoever comes later
@@ -108,16 +133,17 @@ async fn retire(transaction: &Transaction<'_>, before: i64, cursor: &Cursor) -> 
                SELECT account, 'published', $3::int2, -count(*) FROM gone GROUP BY account ORDER BY account \
                ON CONFLICT (account, state, shard) DO UPDATE SET n = c.n + excluded.n \
              ) SELECT count(*) FROM gone";
-        let gone = transaction.query_one(remove, &[&locked, &before, &TIDY_SHARD]).await?;
+        let gone = transaction.query_one(remove, &[&locked, &before, &OWN_SHARD]).await?;
         removed = usize::try_from(gone.get::<_, i64>(0)).unwrap_or_default();
     }
     let unread = i64::try_from(portion.len()).is_ok_and(|rows| rows == TIDY_PORTION);
-    let next = if unread { portion.last().map_or(0, |row| row.get(0)) } else { 0 };
+    let last = portion.last().map(|row| (row.get(0), row.get(1))).filter(|_| unread);
+    let next = last.unwrap_or_default();
     Ok((removed, unread, next))
 }
 
 /// What this process has in hand is due at once, for the other replicas. Its own late writes are refused.
-pub(super) async fn give_back(client: &Client, owner: i64) -> Result<u64, Error> {
+pub(super) async fn give_back(client: &Client, hints: &Hints, owner: i64) -> Result<u64, Error> {
     // Two statements, so that each can use its partial index.
     let mut given = 0;
     for lanes in ["lane = 8", "lane BETWEEN 1 AND 7"] {
@@ -126,6 +152,9 @@ pub(super) async fn give_back(client: &Client, owner: i64) -> Result<u64, Error>
             clock!()
         );
         given += client.execute(&sql, &[&owner]).await.map_err(|error| unavailable(&error))?;
+    }
+    if given > 0 {
+        hints.tell_all(client).await.map_err(|error| unavailable(&error))?;
     }
     Ok(given)
 }

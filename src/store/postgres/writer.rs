@@ -4,6 +4,7 @@
 //! neighbours. A connection that is lost fails the group; its commands are offered again by whoever sent them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::group::{self, Bench, Failed, Outcome, Statements};
 use super::hints::Hints;
 use super::statements::PLANS;
 use crate::crash::Point;
-use crate::invite::{Input, Invite, Rules, TruckerKey};
+use crate::invite::{Input, Invite, Rules, StateName, TruckerKey};
 use crate::store::{Admission, Arrival, Due, Error, Receipt, Taken, Work};
 
 /// Told after each commit: how many commands it held and how long it took.
@@ -118,6 +119,8 @@ pub(super) struct Shared {
     pub owner: i64,
     pub observer: Observer,
     pub hints: Arc<Hints>,
+    /// Unfinished invites: as they were counted last, and what was committed here since.
+    pub unfinished: AtomicI64,
     /// Writers take turns in collecting what has queued up; the other end is in the store.
     pub inbox: Turn<mpsc::UnboundedReceiver<Command>>,
 }
@@ -209,7 +212,28 @@ fn reason(shared: &Shared, failed: Failed) -> Error {
     }
 }
 
+/// Whether an invite in this state still has work to do, as a number.
+pub(super) fn unfinished(state: StateName) -> i64 {
+    i64::from(!matches!(state, StateName::Published | StateName::Dead))
+}
+
 fn finish(shared: &Shared, command: Command, outcome: Outcome) {
+    let more = match (&command, &outcome) {
+        (_, Outcome::Accepted(receipts)) => {
+            let new = receipts.iter().filter_map(|receipt| match receipt {
+                Receipt::New(work) => Some(unfinished(work.invite.state.name())),
+                Receipt::Joined(_) | Receipt::Duplicate(_) => None,
+            });
+            new.sum()
+        }
+        (Command::Advance { invite, .. }, Outcome::Advanced(result)) => result
+            .as_ref()
+            .as_ref()
+            .map_or(0, |work| unfinished(work.invite.state.name()) - unfinished(invite.state.name())),
+        // Taking up leads from one unfinished state to another, or leaves the state as it is.
+        (_, Outcome::Taken(_) | Outcome::Advanced(_)) => 0,
+    };
+    shared.unfinished.fetch_add(more, Ordering::Relaxed);
     shared.doubts.settle(&command);
     if let (Command::Accept { arrivals, .. }, Outcome::Accepted(receipts)) = (&command, &outcome) {
         // Nobody here has a place for them; perhaps another replica has.

@@ -2,6 +2,7 @@
 
 pub(crate) mod leash;
 pub(crate) mod operator;
+pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
 

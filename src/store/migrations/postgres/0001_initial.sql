@@ -19,6 +19,7 @@ CREATE TABLE invites (
     begun_at        int8    NOT NULL,
     code            text,                         -- erased after store.erase_codes_after
     fingerprint     bytea,
+    previous        bytea,                        -- after a reissue: of the code that is being replaced
     origin          text,
     ready_at        int8,
     ended_at        int8,                         -- published or dead since
@@ -38,6 +39,9 @@ CREATE UNIQUE INDEX invites_seq    ON invites (seq);
 CREATE INDEX invites_due_api       ON invites (account, due) WHERE lane = 8;
 CREATE INDEX invites_due_publish   ON invites (lane, due)    WHERE lane BETWEEN 1 AND 7;
 CREATE INDEX invites_with_code     ON invites (ended_at)     WHERE state = 'published' AND code IS NOT NULL;
+
+CREATE INDEX invites_dead          ON invites (ended_at)     WHERE state = 'dead';
+CREATE INDEX invites_retired       ON invites (ended_at, seq) WHERE state = 'published' AND lane = 0;
 
 -- Every accepted event, for as long as store.retention: a sender that repeats itself is recognised.
 CREATE TABLE events (
@@ -73,6 +77,17 @@ CREATE TABLE gates (
     reason  text NOT NULL,
     until   int8 NOT NULL,
     strikes int8 NOT NULL
+);
+
+-- What people asked for: dead invites back to work, new codes.
+CREATE TABLE orders (
+    seq    int8 PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    id     text NOT NULL UNIQUE,
+    at     int8 NOT NULL,
+    by     text NOT NULL,
+    kind   text NOT NULL,
+    target text NOT NULL,
+    count  int8 NOT NULL
 );
 
 -- Written now and then, so that a store that takes no writes is noticed, and its recovery as well.
