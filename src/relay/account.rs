@@ -13,7 +13,7 @@ use crate::invite::{
 };
 use crate::store::{self, GateDecision};
 use crate::telemetry::metrics::Metrics;
-use crate::time;
+use crate::time::Timestamp;
 
 /// What an account is allowed.
 #[derive(Clone, Copy, Debug)]
@@ -90,9 +90,14 @@ impl Account {
         self.gate.subscribe()
     }
 
+    /// The time that the store's times are compared with.
+    pub fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+
     /// How much may pass now.
     pub fn passage(&self) -> Passage {
-        self.gate().passage(time::now())
+        self.gate().passage(self.now())
     }
 
     /// A place at once, for work that has just come in; `None` sends it to the queue.
@@ -178,7 +183,7 @@ impl Account {
     async fn move_gate(&self, decide: GateDecision) {
         let mut moved = None;
         self.gate.send_if_modified(|gate| {
-            let Some(after) = decide(*gate, time::now()) else { return false };
+            let Some(after) = decide(*gate, self.now()) else { return false };
             moved = Some((std::mem::replace(gate, after), after));
             true
         });

@@ -121,10 +121,11 @@ impl Hints {
         client.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &self.payload()]).await.map(drop)
     }
 
-    /// Tells everybody that work was given back.
-    pub(super) async fn tell_all(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+    /// Tells everybody that there is work.
+    pub(super) async fn tell_all(&self, client: &Client) -> Result<(), Error> {
         let payload = format!("{}:", self.owner);
-        client.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &payload]).await.map(drop)
+        let told = client.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &payload]).await;
+        told.map(drop).map_err(|error| unavailable(&error))
     }
 }
 

@@ -12,6 +12,7 @@ mod hints;
 mod inspect;
 mod limits;
 mod orders;
+mod peek;
 mod reader;
 mod rows;
 mod schema;
@@ -46,6 +47,7 @@ use crate::time::Timestamp;
 pub use self::address::{Address, AddressError, Tls};
 pub use self::connect::{AddressSource, OLDEST_SERVER};
 pub use self::inspect::{Inspection, inspect};
+pub use self::peek::Peek;
 pub use self::schema::SCHEMA;
 pub use self::writer::Observer;
 
@@ -187,6 +189,7 @@ impl PostgresStore {
     async fn redriven(&self, order: Redrive) -> Result<Redriven, Error> {
         let rules = &self.shared.rules;
         let redriven = alone!(self, |client| orders::redrive(client, rules, &order))?;
+        self.woken().await;
         let more = i64::try_from(redriven.count).unwrap_or_default();
         self.shared.unfinished.fetch_add(more, Ordering::Relaxed);
         Ok(redriven)
@@ -196,9 +199,18 @@ impl PostgresStore {
         let rules = &self.shared.rules;
         let reissued = alone!(self, |client| orders::reissue(client, rules, &key, &by))?;
         if let Reissued::Begun(_) = reissued {
+            self.woken().await;
             self.shared.unfinished.fetch_add(1, Ordering::Relaxed);
         }
         Ok(reissued)
+    }
+
+    /// Tells the other processes, at once: whoever gives an order may end right after it.
+    async fn woken(&self) {
+        let told = async { alone!(self, |client| self.shared.hints.tell_all(client)) };
+        if let Err(error) = told.await {
+            tracing::debug!(%error, "the other replicas find the work at their next look");
+        }
     }
 
     async fn closed(&self) -> Result<(), Error> {

@@ -154,7 +154,7 @@ pub(super) async fn give_back(client: &Client, hints: &Hints, owner: i64) -> Res
         given += client.execute(&sql, &[&owner]).await.map_err(|error| unavailable(&error))?;
     }
     if given > 0 {
-        hints.tell_all(client).await.map_err(|error| unavailable(&error))?;
+        hints.tell_all(client).await?;
     }
     Ok(given)
 }
