@@ -14,7 +14,7 @@ use tokio_postgres::{Row, Statement};
 use super::clock::{Clock, since_boot};
 use super::connect::unavailable;
 use super::limits;
-use super::rows::{Causes, Damaged, Events, Keys, Records, is_own_write, key_of, readable, stored_pk};
+use super::rows::{Causes, Damaged, Events, Keys, Records, key_of, readable, stored_pk};
 use super::statements as sql;
 use super::writer::{Command, Doubts};
 use crate::crash::{self, Point};
@@ -435,12 +435,12 @@ impl Results {
 /// An advance found another version of its row. If that version is its own doing, of an earlier try whose commit
 /// nobody heard of, then the work goes on; otherwise it is lost.
 async fn own_write(bench: &Bench<'_>, before: &Invite) -> Result<Work, Error> {
-    let Some(work) = bench.doubts.of(before) else { return Err(Error::Lost) };
-    let stored = super::reader::invite(bench.client, &before.key).await?;
-    match stored {
-        Some(stored) if is_own_write(&stored, &work) => Ok(work),
-        Some(_) | None => Err(Error::Lost),
+    let tries = bench.doubts.of(before);
+    if tries.is_empty() {
+        return Err(Error::Lost);
     }
+    let stored = super::reader::invite(bench.client, &before.key).await?.ok_or(Error::Lost)?;
+    tries.into_iter().find(|work| work.invite == stored).ok_or(Error::Lost)
 }
 
 async fn state_of(bench: &Bench<'_>, key: &TruckerKey) -> Option<StateName> {

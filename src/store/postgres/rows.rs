@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 
 use crate::invite::{AccountName, Invite, TruckerKey, TruckerPk};
 use crate::store::record::{Record, StoredInvite, trucker_text};
-use crate::store::{Error, Work};
+use crate::store::Error;
 
 /// The columns that [`invite_of`] reads, in its order.
 pub(super) const COLUMNS: &str = "account, pk, generation, fence, state, lane, due, attempts, tries, ever_unknown, \
@@ -205,9 +205,4 @@ pub(super) struct Events {
     pub keys: Keys,
     pub ids: Vec<String>,
     pub sources: Vec<String>,
-}
-
-/// Whether the row holds exactly what this work committed.
-pub(super) fn is_own_write(stored: &Invite, work: &Work) -> bool {
-    *stored == work.invite
 }

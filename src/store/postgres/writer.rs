@@ -83,14 +83,14 @@ impl Command {
 }
 
 /// Results of advances whose commit nobody heard of. The worker tries again, under the same fence; if the row then
-/// holds exactly what the first try was to write, that try was committed, and its result is the answer.
+/// holds exactly what one of the tries was to write, that one was committed, and its result is the answer.
 #[derive(Default)]
-pub(super) struct Doubts(Mutex<HashMap<(TruckerKey, u64), Work>>);
+pub(super) struct Doubts(Mutex<HashMap<(TruckerKey, u64), Vec<Work>>>);
 
 impl Doubts {
-    pub(super) fn of(&self, before: &Invite) -> Option<Work> {
+    pub(super) fn of(&self, before: &Invite) -> Vec<Work> {
         let doubts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        doubts.get(&(before.key.clone(), before.fence)).cloned()
+        doubts.get(&(before.key.clone(), before.fence)).cloned().unwrap_or_default()
     }
 
     fn add(&self, results: Vec<((TruckerKey, u64), Work)>) {
@@ -99,7 +99,9 @@ impl Doubts {
             // Then their leases have to run out: slower, and as safe.
             doubts.clear();
         }
-        doubts.extend(results);
+        for (version, work) in results {
+            doubts.entry(version).or_default().push(work);
+        }
     }
 
     fn settle(&self, command: &Command) {

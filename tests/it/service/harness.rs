@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex};
 use invite_relay::crash;
 use invite_relay::invite::{Invite, StateName};
 use invite_relay::store::Filter;
+use invite_relay::store::postgres::{self, Address, AddressSource};
 use invite_relay::store::sqlite::Peek;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 
 use super::http;
 use super::settings::Settings;
@@ -24,6 +26,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_invite-relay");
 /// A service with a directory of its own, where configuration and store outlive the process.
 pub(crate) struct Service {
     directory: TempDir,
+    /// The store's address, where it is not a file in the directory.
+    database: Option<String>,
     log: Log,
     process: Option<Process>,
 }
@@ -43,9 +47,11 @@ impl Service {
     /// A service that has not started.
     pub(crate) fn prepare(settings: &Settings) -> Self {
         let directory = tempfile::Builder::new().prefix("relay-service-").tempdir().unwrap();
-        let store = format!("sqlite://{}", directory.path().join("store.db").display());
-        settings.clone().with("store.url", store).write(&directory.path().join("relay.toml"));
-        Self { directory, log: Log::default(), process: None }
+        let database = settings.text("store.url").map(str::to_owned);
+        let file = format!("sqlite://{}", directory.path().join("store.db").display());
+        let url = database.clone().unwrap_or(file);
+        settings.clone().with("store.url", url).write(&directory.path().join("relay.toml"));
+        Self { directory, database, log: Log::default(), process: None }
     }
 
     /// Starts it and waits until it can accept work.
@@ -170,8 +176,13 @@ impl Service {
     /// Every invite in the store, newest first. None before the store is made.
     pub(crate) fn invites(&self) -> Vec<Invite> {
         let all = Filter { limit: usize::MAX, ..Filter::default() };
-        let peek = Peek::open(&self.directory.path().join("store.db"));
-        peek.and_then(|peek| peek.list(&all)).unwrap_or_default()
+        let Some(url) = self.database.clone() else {
+            let peek = Peek::open(&self.directory.path().join("store.db"));
+            return peek.and_then(|peek| peek.list(&all)).unwrap_or_default();
+        };
+        let source: AddressSource = Arc::new(move || Address::parse(&url).map_err(|error| error.to_string()));
+        let listing = async { postgres::Peek::open(&source).await?.list(&all).await };
+        tokio::task::block_in_place(|| Handle::current().block_on(listing)).unwrap_or_default()
     }
 
     /// Whether there are `n` invites, all in this state.

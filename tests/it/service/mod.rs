@@ -11,6 +11,7 @@ mod http;
 mod interruptions;
 mod outages;
 mod platform;
+mod postgres;
 mod settings;
 mod shutdown;
 mod sinks;

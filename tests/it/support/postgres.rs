@@ -21,6 +21,7 @@ pub(crate) struct Postgres {
     port: u16,
     /// Whom the server runs as: it refuses to be root.
     user: Option<(u32, u32)>,
+    tls: bool,
     server: Mutex<Option<Child>>,
     /// Reads the server's process id, line by line, and ends the last one when this pipe closes, whichever way.
     watchdog: Mutex<(Child, Option<ChildStdin>)>,
@@ -29,6 +30,15 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Makes a server and waits until it takes connections.
     pub(crate) fn start() -> Self {
+        Self::make(None)
+    }
+
+    /// The same with TLS: `server.crt` and `server.key` are in this directory.
+    pub(crate) fn start_with_tls(certificate: &Path) -> Self {
+        Self::make(Some(certificate))
+    }
+
+    fn make(certificate: Option<&Path>) -> Self {
         let bin = binaries();
         let home = tempfile::Builder::new().prefix("relay-postgres-").tempdir().unwrap().keep();
         let user = rustix::process::geteuid().is_root().then(unprivileged);
@@ -49,8 +59,12 @@ impl Postgres {
         let pipe = watchdog.stdin.take();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let watchdog = Mutex::new((watchdog, pipe));
-        let postgres = Self { bin, home, port, user, server: Mutex::new(None), watchdog };
+        let tls = certificate.is_some();
+        let postgres = Self { bin, home, port, user, tls, server: Mutex::new(None), watchdog };
         postgres.initialise();
+        if let Some(certificate) = certificate {
+            postgres.take_over(certificate);
+        }
         postgres.start_again();
         postgres
     }
@@ -69,6 +83,19 @@ impl Postgres {
         command.arg(format!("--pwfile={}", password.display())).arg(self.data());
         let output = command.output().unwrap();
         assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Copies the certificate to where the server finds it, and only the server.
+    fn take_over(&self, certificate: &Path) {
+        use std::os::unix::fs::PermissionsExt as _;
+        for name in ["server.crt", "server.key"] {
+            let copy = self.data().join(name);
+            std::fs::copy(certificate.join(name), &copy).unwrap();
+            std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some((uid, gid)) = self.user {
+                std::os::unix::fs::chown(&copy, Some(uid), Some(gid)).unwrap();
+            }
+        }
     }
 
     /// Starts the server that was stopped or killed, with the same data and port.
@@ -100,6 +127,7 @@ impl Postgres {
             // Decided by each session, never by the server.
             "synchronous_commit=off",
             "autovacuum_naptime=5s",
+            if self.tls { "ssl=on" } else { "ssl=off" },
         ] {
             command.args(["-c", setting]);
         }

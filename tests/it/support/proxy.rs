@@ -14,9 +14,14 @@ enum Mood {
     Forward,
     /// Accepts and keeps connections, and moves no byte.
     Stall,
+    /// Forwards until the target says that it has committed, and resets the connection instead of passing that on.
+    LoseCommits,
     /// Closes what comes at once.
     Refuse,
 }
+
+/// The tag of a completed command (message `CommandComplete`).
+const COMMIT: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
 
 /// Forwards a free local port to a target. Connections end with the proxy.
 pub(crate) struct Proxy {
@@ -83,6 +88,12 @@ impl Proxy {
         self.cut();
     }
 
+    /// From now on, the news that something is committed (PostgreSQL's `COMMIT` tag) never arrives: the connection is
+    /// reset in its place.
+    pub(crate) fn lose_commits(&self) {
+        self.mood.send_replace(Mood::LoseCommits);
+    }
+
     /// Forwards again.
     pub(crate) fn resume(&self) {
         self.mood.send_replace(Mood::Forward);
@@ -101,7 +112,8 @@ async fn pump(
             Ok(0) | Err(_) => return,
             Ok(n_bytes) => n_bytes,
         };
-        if mood.wait_for(|mood| *mood != Mood::Stall).await.is_err() {
+        let Ok(mood) = mood.wait_for(|mood| *mood != Mood::Stall).await.map(|mood| *mood) else { return };
+        if mood == Mood::LoseCommits && buffer[..n_bytes].windows(COMMIT.len()).any(|window| window == COMMIT) {
             return;
         }
         if to.write_all(&buffer[..n_bytes]).await.is_err() {
