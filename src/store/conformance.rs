@@ -280,7 +280,7 @@ pub(crate) async fn a_sink_with_few_places_is_given_no_more_than_it_can_take(ben
     let both = Sinks::NONE.with(Sink::Rabbitmq).with(Sink::Webhook);
     let webhook = Sinks::NONE.with(Sink::Webhook);
     bench.set_rules(Rules { sinks: both, ..rules() });
-    let store = bench.open();
+    let store = bench.open().await;
     for number in 1..=4 {
         let trucker = format!("default/{number}");
         let calling = start(&store, &trucker).await;

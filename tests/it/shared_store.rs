@@ -11,7 +11,7 @@ use invite_relay::invite::{
 };
 use invite_relay::lifecycle::Lifecycle;
 use invite_relay::store::postgres::{Address, PostgresStore, Settings};
-use invite_relay::store::{Admission, Arrival, Due, Error, Receipt, Shared, Store as _, Work};
+use invite_relay::store::{Admission, Arrival, Due, Error, Receipt, Shared, Work};
 
 use crate::support::postgres::Postgres;
 use crate::support::proxy::Proxy;

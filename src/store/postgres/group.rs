@@ -170,16 +170,29 @@ async fn take(bench: &Bench<'_>, due: &Due) -> Result<Vec<Row>, tokio_postgres::
         Due::Api { account, limit: most } => {
             bench.client.query(&bench.statements.due_api, &[&account.as_str(), &limit(*most)]).await
         }
-        Due::Publish { sinks, limit: most } => {
-            bench.client.query(&bench.statements.due_publish, &[&lanes(*sinks), &limit(*most)]).await
+        Due::Publish { sinks, limit: most, narrow } => {
+            let (wide, scarce) = lanes(*sinks, narrow.sinks);
+            let query = async |lanes: &Vec<i16>, most: usize| {
+                bench.client.query(&bench.statements.due_publish, &[lanes, &limit(most)]).await
+            };
+            let mut rows = query(&wide, *most).await?;
+            let left = most.saturating_sub(rows.len()).min(narrow.places);
+            if left > 0 && !scarce.is_empty() {
+                rows.extend(query(&scarce, left).await?);
+            }
+            Ok(rows)
         }
     }
 }
 
-/// The lanes in which something waits for one of `sinks`.
-fn lanes(sinks: Sinks) -> Vec<i16> {
-    let waits = |lane: &u8| !Sinks::from_bits(*lane).and(sinks).is_empty();
-    (1..=Sinks::ALL.bits()).filter(waits).map(i16::from).collect()
+/// The lanes in which something waits for one of `sinks`; apart from them, those in which it waits for none but the
+/// `narrow` ones.
+fn lanes(sinks: Sinks, narrow: Sinks) -> (Vec<i16>, Vec<i16>) {
+    let wanted = |lane: u8| Sinks::from_bits(lane).and(sinks);
+    let lanes = (1..=Sinks::ALL.bits()).filter(|lane| !wanted(*lane).is_empty());
+    let (wide, scarce): (Vec<u8>, Vec<u8>) =
+        lanes.partition(|lane| !wanted(*lane).and(narrow.complement()).is_empty());
+    (wide.into_iter().map(i16::from).collect(), scarce.into_iter().map(i16::from).collect())
 }
 
 fn decide(bench: &Bench<'_>, commands: &[Command], mut found: Found) -> Plan {
@@ -375,7 +388,14 @@ async fn next_due(bench: &Bench<'_>, due: &Due) -> Result<Option<Timestamp>, tok
     let (client, statements) = (bench.client, bench.statements);
     let row = match due {
         Due::Api { account, .. } => client.query_one(&statements.next_api, &[&account.as_str()]).await?,
-        Due::Publish { sinks, .. } => client.query_one(&statements.next_publish, &[&lanes(*sinks)]).await?,
+        Due::Publish { sinks, narrow, .. } => {
+            let (mut lanes, scarce) = lanes(*sinks, narrow.sinks);
+            // Without a place, whoever frees one looks again; due times are no reason to wake until then.
+            if narrow.places > 0 {
+                lanes.extend(scarce);
+            }
+            client.query_one(&statements.next_publish, &[&lanes]).await?
+        }
     };
     Ok(row.get::<_, Option<i64>>(0).map(Timestamp::from_millis))
 }
