@@ -29,6 +29,8 @@ pub(crate) struct Evidence {
     pub(crate) stats: Stats,
     /// The gauges of stored invites, by state.
     pub(crate) books: BTreeMap<String, u64>,
+    /// The page they were read from.
+    pub(crate) metrics: String,
     /// What the service wrote to its log.
     pub(crate) log: String,
     /// Token and secrets.

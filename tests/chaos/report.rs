@@ -43,6 +43,7 @@ pub(crate) fn keep(world: &World, evidence: &Evidence, findings: &[String]) {
     let announced = evidence.announced.iter().map(|taken| String::from_utf8_lossy(&taken.body).into_owned());
     timeline.write("announced.jsonl", &lines(announced.collect()));
     timeline.write("invites.jsonl", &lines(evidence.invites.iter().map(ToString::to_string).collect()));
+    timeline.write("metrics.txt", &evidence.metrics);
     let truckers = evidence.truckers.iter().map(|trucker| json!(trucker).to_string());
     timeline.write("truckers.jsonl", &lines(truckers.collect()));
     // The store is on a disk that goes with this process.

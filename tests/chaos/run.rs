@@ -169,12 +169,14 @@ fn accepted(world: &World) -> BTreeSet<u64> {
 async fn collect(world: &World) -> Evidence {
     let (announced, dead_letters) = world.platform.take().await.unwrap();
     let invites = world.service.invites().await.unwrap_or_default();
+    let metrics = metrics(world, invites.len()).await;
     Evidence {
         accepted: accepted(world),
         poison: world.platform.with_ledger(|ledger| ledger.poison.clone()),
         announced,
         dead_letters,
-        books: books(world, invites.len()).await,
+        books: books(&metrics),
+        metrics,
         invites,
         truckers: world.api.truckers(),
         stats: world.api.stats(),
@@ -183,20 +185,24 @@ async fn collect(world: &World) -> Evidence {
     }
 }
 
-/// The gauges of stored invites, by state; they are set every five seconds.
-async fn books(world: &World, n_invites: usize) -> BTreeMap<String, u64> {
-    let mut books = BTreeMap::new();
+/// The page of metrics, once it agrees with the store: gauges of stored invites are set every five seconds.
+async fn metrics(world: &World, n_invites: usize) -> String {
+    let mut page = String::new();
     for _ in 0..20 {
-        let Some(ports) = world.service.ports() else { return books };
+        let Some(ports) = world.service.ports() else { break };
         let asked = http::get(format!("http://{}/metrics", ports.admin));
-        let Ok(page) = tokio::time::timeout(Duration::from_secs(3), asked).await else { return books };
-        books = page.lines().filter_map(gauge).collect();
-        if books.get("published") == Some(&(n_invites as u64)) {
+        page = tokio::time::timeout(Duration::from_secs(3), asked).await.unwrap_or_default();
+        if books(&page).get("published") == Some(&(n_invites as u64)) {
             break;
         }
         sleep(Duration::from_secs(1)).await;
     }
-    books
+    page
+}
+
+/// The gauges of stored invites, by state.
+fn books(page: &str) -> BTreeMap<String, u64> {
+    page.lines().filter_map(gauge).collect()
 }
 
 fn gauge(line: &str) -> Option<(String, u64)> {
