@@ -200,9 +200,13 @@ async fn metrics(world: &World, n_invites: usize) -> String {
     page
 }
 
-/// The gauges of stored invites, by state.
+/// The gauges of stored invites by state, over all accounts.
 fn books(page: &str) -> BTreeMap<String, u64> {
-    page.lines().filter_map(gauge).collect()
+    let mut books = BTreeMap::new();
+    for (state, n) in page.lines().filter_map(gauge) {
+        *books.entry(state).or_default() += n;
+    }
+    books
 }
 
 fn gauge(line: &str) -> Option<(String, u64)> {
