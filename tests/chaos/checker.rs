@@ -252,3 +252,5 @@ impl fmt::Display for Counts {
         )
     }
 }
+
+mod tests;

@@ -8,7 +8,7 @@
 //!
 //! | variable | default | |
 //! |---|---|---|
-//! | `CHAOS_SECONDS` | 75 | how long things go wrong |
+//! | `CHAOS_SECONDS` | 60 | how long things go wrong |
 //! | `CHAOS_SEED` | 1 | what goes wrong |
 //! | `CHAOS_RATE` | 6 | events per second |
 //! | `CHAOS_STORE` | a file on a small disk | `store.url` of the service |
@@ -47,7 +47,7 @@ use std::time::Duration;
 async fn whatever_fails_nothing_is_lost_or_doubled_and_the_last_published_code_is_the_valid_one() {
     run::run(run::Settings {
         seed: variable("CHAOS_SEED", 1),
-        lasts: Duration::from_secs(variable("CHAOS_SECONDS", 75)),
+        lasts: Duration::from_secs(variable("CHAOS_SECONDS", 60)),
         rate: variable("CHAOS_RATE", 6.0),
         store: std::env::var("CHAOS_STORE").ok(),
         keep: std::env::var_os("CHAOS_KEEP").is_some(),
