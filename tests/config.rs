@@ -151,7 +151,7 @@ log = 'inof'
       dashdoc.prefetch = 10 (config/relay.toml line 10)
           unknown key; did you mean `source.rabbitmq.prefetch`?
       dashdoc.rate_per_second = 0 (config/relay.toml line 9)
-          not a number in range; write a number from 0.001 to 1000
+          not a number in range; write a number from 0.001 to 100000
       dashdoc.token (config/relay.toml line 8)
           not a text; write a text in quotes
       dashdoc.tokn (config/relay.toml line 6)
@@ -457,9 +457,11 @@ fn the_effective_configuration_shows_origins_and_no_secret() {
     max_age = "3d"
     not_found_for = "2m"
     probe_delay = "30s"
+    circuit_after = 5
 
     [store]
     url = "sqlite://data/invite-relay.db"
+    max_backlog = 2000000
     retention = "30d"
     erase_codes_after = "1h"
 

@@ -83,8 +83,14 @@ pub(super) async fn open(
             {
                 tracing::warn!(store = %known, "the store's connections are not encrypted: sslmode=disable says so");
             }
-            let settings =
-                postgres::Settings { address, rules, erase_codes_after, retention, fingerprint_key, observer };
+            let settings = postgres::Settings {
+                address,
+                rules,
+                erase_codes_after,
+                retention,
+                fingerprint_key,
+                observer,
+            };
             Ok(Arc::new(PostgresStore::open(settings, life).await?))
         }
     }

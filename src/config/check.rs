@@ -114,7 +114,11 @@ fn store(store: &Store, max_age: Duration, report: &mut Report<'_, '_>) {
     for (key, file) in [("store.password_file", &store.password_file), ("store.ca_file", &store.ca_file)] {
         readable(key, file.as_ref(), report);
         if sqlite && file.is_some() {
-            report.warn(key, "says nothing to an SQLite store", "remove it, or let store.url be postgres://…");
+            report.warn(
+                key,
+                "says nothing to an SQLite store",
+                "remove it, or let store.url be postgres://…",
+            );
         }
     }
     if store.retention < RETENTION_MIN {
@@ -129,7 +133,8 @@ fn store(store: &Store, max_age: Duration, report: &mut Report<'_, '_>) {
 }
 
 fn postgres(key: &str, url: &str, report: &mut Report<'_, '_>) {
-    const FORM: &str = "write postgres://USER@HOST:PORT/DATABASE, with ?sslmode=verify-full or sslmode=disable";
+    const FORM: &str =
+        "write postgres://USER@HOST:PORT/DATABASE, with ?sslmode=verify-full or sslmode=disable";
     match Address::parse(url) {
         Ok(address) if address.tls() == Tls::Disabled => report.warn(
             key,

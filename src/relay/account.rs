@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::limiter::Limiter;
 use crate::dashdoc::client::{Client, Exchange};
 use crate::invite::{
-    AccountName, Answer, Circuit, Effect, FailureClass, Gate, GateReason, GateRules, Passage,
+    AccountName, Answer, Circuit, Effect, FailureClass, Gate, GateReason, GateRules, Passage, Refusal,
 };
 use crate::store::{self, GateDecision};
 use crate::telemetry::metrics::Metrics;
@@ -157,15 +157,19 @@ impl Account {
 
     /// What an answer says about the API's limit. A probe that is refused says nothing about the pace: it went alone.
     fn learn(&self, exchange: &Exchange) {
-        let throttled = matches!(&exchange.answer, Answer::Failed { failure, .. }
-            if failure.class == FailureClass::Throttled);
-        match exchange.status {
-            Some(429) if self.gate() == Gate::Open => {
-                self.limiter.throttled();
-                self.metrics.pace.of(&self.name).set(self.limiter.rate());
+        let refusal = match &exchange.answer {
+            Answer::Failed { failure, retry_after, .. } if failure.class == FailureClass::Throttled => {
+                Some(if retry_after.is_some() { Refusal::WithTime } else { Refusal::Plain })
             }
-            Some(_) if !throttled => self.limiter.accepted(),
-            Some(_) | None => {}
+            Answer::Failed { .. } | Answer::Code(_) | Answer::NoCode => None,
+        };
+        match (exchange.status, refusal) {
+            (Some(429), Some(refusal)) if self.gate() == Gate::Open => {
+                self.limiter.throttled(refusal);
+                self.show_pace();
+            }
+            (Some(_), None) => self.limiter.accepted(),
+            (Some(_) | None, _) => {}
         }
     }
 

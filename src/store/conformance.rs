@@ -40,6 +40,7 @@ macro_rules! for_each_promise {
             due_work_comes_oldest_first_and_not_beyond_the_limit,
             work_that_was_taken_is_not_taken_twice,
             work_in_hand_of_a_process_that_crashed_is_taken_over_and_read_back_first,
+            a_second_read_back_comes_no_earlier_for_a_restart,
             a_worker_that_was_overtaken_can_not_write,
             every_state_reads_back_as_it_was_written,
             announcements_are_taken_by_the_sinks_that_are_up,
@@ -216,6 +217,24 @@ pub(crate) async fn work_in_hand_of_a_process_that_crashed_is_taken_over_and_rea
     // The former process can't write any more.
     let late = store.advance(calling.invite, Input::Called(issued(&store, "default/1", "LATE00"))).await;
     assert!(matches!(late, Err(Error::Lost)), "{late:?}");
+}
+
+pub(crate) async fn a_second_read_back_comes_no_earlier_for_a_restart(bench: &impl Bench) {
+    bench.set_rules(Rules { verify_after: Duration::from_secs(3600), ..rules() });
+    let store = bench.open().await;
+    let calling = start(&store, "default/1").await;
+    let unknown = on(&store, calling, Input::Called(failed(FailureClass::Unknown))).await;
+    // Two nanoseconds of backoff have passed; another worker reads the trucker back.
+    assert!(unknown.effect.is_none());
+    let reading = take(&store, 10).await.work.remove(0);
+    let ready = on(&store, reading, Input::Read(issued(&store, "default/1", "K7Q2ZD"))).await;
+    let published = on(&store, ready, Input::Confirmed(Sink::Rabbitmq)).await;
+    let due = published.invite.state.schedule();
+    assert!(due.is_some(), "a second read-back is owed");
+    drop(store);
+    // An effect that comes late is looked for when it has had its time, whatever happens to the process.
+    let store = bench.open().await;
+    assert_eq!(store.show(key("default/1")).await.unwrap().unwrap().invite.state.schedule(), due);
 }
 
 pub(crate) async fn a_worker_that_was_overtaken_can_not_write(bench: &impl Bench) {

@@ -38,8 +38,7 @@ fn settings(url: String) -> Settings {
 }
 
 fn arrival(pk: u64, admission: Admission) -> Arrival {
-    let cause =
-        Cause { event_id: "e1".to_owned(), event_source: "/test".to_owned(), ..Cause::default() };
+    let cause = Cause { event_id: "e1".to_owned(), event_source: "/test".to_owned(), ..Cause::default() };
     Arrival { key: format!("default/{pk}").parse().unwrap(), cause, admission }
 }
 
@@ -56,7 +55,10 @@ async fn start(store: &Shared, pk: u64) -> Work {
 
 fn answered(store: &Shared, key: &TruckerKey) -> Input {
     let code = InviteCode::new("K7Q2ZD").unwrap();
-    Input::Called(Answer::Code(IssuedCode { fingerprint: store.fingerprint_key().fingerprint(key, &code), code }))
+    Input::Called(Answer::Code(IssuedCode {
+        fingerprint: store.fingerprint_key().fingerprint(key, &code),
+        code,
+    }))
 }
 
 fn is_away<T: std::fmt::Debug>(result: &Result<T, Error>) -> bool {
@@ -76,7 +78,8 @@ impl Behind {
         let database = tokio::task::block_in_place(|| server.database());
         let proxy = Proxy::start(server.address()).await;
         let open = async |url| {
-            let store: Shared = Arc::new(PostgresStore::open(settings(url), &Lifecycle::new()).await.unwrap());
+            let store: Shared =
+                Arc::new(PostgresStore::open(settings(url), &Lifecycle::new()).await.unwrap());
             store
         };
         let store = open(Postgres::url_at(proxy.address(), &database)).await;
@@ -128,7 +131,10 @@ async fn an_event_whose_commit_nobody_heard_of_is_a_duplicate_at_the_next_try() 
     proxy.resume();
     assert_eq!(accept(&store, 1).await.unwrap(), Receipt::Duplicate(StateName::Calling));
     let tally = direct.tally().await.unwrap();
-    assert_eq!(tally.iter().map(|tally| (tally.state, tally.count)).collect::<Vec<_>>(), [(StateName::Calling, 1)]);
+    assert_eq!(
+        tally.iter().map(|tally| (tally.state, tally.count)).collect::<Vec<_>>(),
+        [(StateName::Calling, 1)]
+    );
     // Its lease is on: nobody calls for it a second time.
     let due = Due::Api { account: AccountName::default_account(), limit: 10 };
     assert!(direct.take(due).await.unwrap().work.is_empty());
@@ -172,11 +178,16 @@ async fn a_server_is_trusted_by_its_certificate_only() {
     let database = tokio::task::block_in_place(|| server.database());
     let open = async |query: &str| {
         let url = format!("{}?{query}", server.url(&database));
-        PostgresStore::open(settings(url), &Lifecycle::new()).await.map(|_| ()).map_err(|error| error.to_string())
+        PostgresStore::open(settings(url), &Lifecycle::new())
+            .await
+            .map(|_| ())
+            .map_err(|error| error.to_string())
     };
     let (ca, other) = (directory.path().join("ca.crt"), directory.path().join("other.crt"));
     assert_eq!(open(&format!("sslmode=verify-full&sslrootcert={}", ca.display())).await, Ok(()));
-    for query in ["sslmode=verify-full".to_owned(), format!("sslmode=verify-full&sslrootcert={}", other.display())] {
+    for query in
+        ["sslmode=verify-full".to_owned(), format!("sslmode=verify-full&sslrootcert={}", other.display())]
+    {
         let error = open(&query).await.unwrap_err();
         assert!(error.contains("certificate"), "{error}");
     }
@@ -198,6 +209,9 @@ fn certificates(directory: &Path) {
         openssl(&format!("req -x509 {key} -keyout {name}.key -out {name}.crt -days 2 -subj /CN=test-{name}"));
     }
     openssl(&format!("req {key} -keyout server.key -out server.csr -subj /CN=127.0.0.1"));
-    std::fs::write(directory.join("names"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
-    openssl("x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile names");
+    std::fs::write(directory.join("names"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+        .unwrap();
+    openssl(
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile names",
+    );
 }

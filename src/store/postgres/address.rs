@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn an_address_shows_where_it_leads_and_never_who_goes_there() {
-        let address = Address::parse("postgres://canary:canary@db.example:5433/relay?sslrootcert=/ca%20x.pem");
+        let address =
+            Address::parse("postgres://canary:canary@db.example:5433/relay?sslrootcert=/ca%20x.pem");
         let address = address.unwrap().with_password("canary");
         assert_eq!(format!("{address} {address:?}"), "db.example:5433/relay db.example:5433/relay");
         assert_eq!(address.ca_file, Some("/ca x.pem".into()));

@@ -43,7 +43,11 @@ impl managed::Manager for Connector {
         Ok(ClientWrapper::new(client, driver))
     }
 
-    async fn recycle(&self, client: &mut ClientWrapper, _: &managed::Metrics) -> managed::RecycleResult<Error> {
+    async fn recycle(
+        &self,
+        client: &mut ClientWrapper,
+        _: &managed::Metrics,
+    ) -> managed::RecycleResult<Error> {
         if client.is_closed() {
             return Err(managed::RecycleError::message("closed"));
         }
@@ -71,7 +75,9 @@ pub(super) fn pool(source: AddressSource, size: usize) -> Pool {
 pub(super) async fn from_pool(pool: &Pool) -> Result<managed::Object<Connector>, Error> {
     pool.get().await.map_err(|error| match error {
         managed::PoolError::Backend(error) => error,
-        managed::PoolError::Timeout(_) => Error::Unavailable("no connection to the database is free".to_owned()),
+        managed::PoolError::Timeout(_) => {
+            Error::Unavailable("no connection to the database is free".to_owned())
+        }
         managed::PoolError::Closed => Error::Unavailable("the store is closed".to_owned()),
         managed::PoolError::NoRuntimeSpecified | managed::PoolError::PostCreateHook(_) => {
             Error::Unavailable("the database can't be reached".to_owned())

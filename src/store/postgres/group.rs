@@ -84,7 +84,10 @@ struct Plan {
 
 enum Expected {
     Accepted(Vec<Admitted>),
-    Taken { work: Vec<Work>, cut: bool },
+    Taken {
+        work: Vec<Work>,
+        cut: bool,
+    },
     Advanced(Box<Invite>, Box<Work>),
     /// A row that another command of this group writes.
     Overtaken,
@@ -138,7 +141,8 @@ async fn read(bench: &Bench<'_>, commands: &[Command]) -> Result<Found, Failed> 
         Err(error) => return Err(give_up(client, &error).await),
     };
     let states = states.iter().filter_map(|row| Some((key_of(row)?, StateName::from_stored(row.get(2))?)));
-    let generation = |row: &Row| Generation::from_stored(u32::try_from(row.get::<_, i64>(2)).unwrap_or(u32::MAX));
+    let generation =
+        |row: &Row| Generation::from_stored(u32::try_from(row.get::<_, i64>(2)).unwrap_or(u32::MAX));
     let retired = retired.iter().filter_map(|row| Some((key_of(row)?, generation(row))));
     let mut aside = Vec::new();
     let mut sound = |row: &Row| readable(row).map_err(|damaged| aside.push(damaged)).ok();
@@ -207,16 +211,17 @@ fn decide(bench: &Bench<'_>, commands: &[Command], mut found: Found) -> Plan {
     let mut due = std::mem::take(&mut found.due).into_iter();
     for command in commands {
         let expected = match command {
-            Command::Accept { arrivals, .. } => {
-                Expected::Accepted(arrivals.iter().map(|arrival| admit(bench, &mut plan, &mut found, arrival)).collect())
-            }
+            Command::Accept { arrivals, .. } => Expected::Accepted(
+                arrivals.iter().map(|arrival| admit(bench, &mut plan, &mut found, arrival)).collect(),
+            ),
             Command::Take { what, .. } => {
                 let rows = due.next().unwrap_or_default();
                 let (Due::Api { limit, .. } | Due::Publish { limit, .. }) = what;
                 let cut = rows.len() == *limit;
                 let free: Vec<Invite> =
                     rows.into_iter().filter(|invite| plan.touched.insert(invite.key.clone())).collect();
-                let work = free.into_iter().map(|invite| update(bench, &mut plan, invite, Input::Take, found.now));
+                let work =
+                    free.into_iter().map(|invite| update(bench, &mut plan, invite, Input::Take, found.now));
                 Expected::Taken { work: work.collect(), cut }
             }
             Command::Advance { invite, input, .. } => {
@@ -354,9 +359,29 @@ pub(super) async fn write_updates(
         return Ok(Vec::new());
     }
     let params: Params<'_> = vec![
-        &r.keys.accounts, &r.keys.pks, &r.fences, &r.owners, &r.generations, &r.states, &r.lanes, &r.dues, &r.attempts,
-        &r.tries, &r.ever_unknown, &r.not_found_since, &r.failure_classes, &r.failure_codes, &r.begun_at, &r.codes,
-        &r.fingerprints, &r.origins, &r.ready_at, &r.ended_at, &r.previous, from_states, &shard,
+        &r.keys.accounts,
+        &r.keys.pks,
+        &r.fences,
+        &r.owners,
+        &r.generations,
+        &r.states,
+        &r.lanes,
+        &r.dues,
+        &r.attempts,
+        &r.tries,
+        &r.ever_unknown,
+        &r.not_found_since,
+        &r.failure_classes,
+        &r.failure_codes,
+        &r.begun_at,
+        &r.codes,
+        &r.fingerprints,
+        &r.origins,
+        &r.ready_at,
+        &r.ended_at,
+        &r.previous,
+        from_states,
+        &shard,
     ];
     client.query(statement, &params).await
 }
@@ -367,14 +392,37 @@ async fn write_inserts(bench: &Bench<'_>, plan: &Plan) -> Result<Vec<Row>, tokio
         return Ok(Vec::new());
     }
     let params: Params<'_> = vec![
-        &r.keys.accounts, &r.keys.pks, &r.owners, &r.generations, &r.states, &r.lanes, &r.dues, &r.attempts, &r.tries,
-        &r.ever_unknown, &r.not_found_since, &r.failure_classes, &r.failure_codes, &r.begun_at, &r.ended_at,
-        &c.accepted_at, &c.event_ids, &c.event_sources, &c.truckers, &c.traceparents, &c.tracestates, &bench.shard,
+        &r.keys.accounts,
+        &r.keys.pks,
+        &r.owners,
+        &r.generations,
+        &r.states,
+        &r.lanes,
+        &r.dues,
+        &r.attempts,
+        &r.tries,
+        &r.ever_unknown,
+        &r.not_found_since,
+        &r.failure_classes,
+        &r.failure_codes,
+        &r.begun_at,
+        &r.ended_at,
+        &c.accepted_at,
+        &c.event_ids,
+        &c.event_sources,
+        &c.truckers,
+        &c.traceparents,
+        &c.tracestates,
+        &bench.shard,
     ];
     bench.client.query(&bench.statements.insert, &params).await
 }
 
-async fn write_events(bench: &Bench<'_>, plan: &Plan, now: Timestamp) -> Result<Vec<Row>, tokio_postgres::Error> {
+async fn write_events(
+    bench: &Bench<'_>,
+    plan: &Plan,
+    now: Timestamp,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
     let e = &plan.events;
     if e.ids.is_empty() {
         return Ok(Vec::new());
@@ -424,9 +472,11 @@ impl Results {
                     Outcome::Accepted(receipts)
                 }
                 Expected::Taken { work, cut } => {
-                    let work = work.into_iter().filter(|work| self.updated.contains(&work.invite.key)).collect();
+                    let work =
+                        work.into_iter().filter(|work| self.updated.contains(&work.invite.key)).collect();
                     let next = next_due.next().flatten();
-                    let next_due = if cut { next } else { next.map(|due| due.max(self.now.after(IN_OTHER_HANDS))) };
+                    let next_due =
+                        if cut { next } else { next.map(|due| due.max(self.now.after(IN_OTHER_HANDS))) };
                     Outcome::Taken(Taken { work, next_due })
                 }
                 Expected::Advanced(_, work) if self.updated.contains(&work.invite.key) => {

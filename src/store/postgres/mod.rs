@@ -37,8 +37,8 @@ use self::rows::clock as clock_sql;
 use self::upkeep::{Ages, Cursor};
 use self::writer::{Command, Doubts, Shared};
 use super::{
-    Arrival, DeadCause, Due, Error, Filter, GateDecision, Hint, Operator, OrderRecord, Receipt, Redrive, Redriven,
-    Reissued, Selection, Store, Story, Taken, Tally, Tidied, Work,
+    Arrival, DeadCause, Due, Error, Filter, GateDecision, Hint, Operator, OrderRecord, Receipt, Redrive,
+    Redriven, Reissued, Selection, Store, Story, Taken, Tally, Tidied, Work,
 };
 use crate::invite::{AccountName, FingerprintKey, Gate, Input, Invite, Rules, TruckerKey};
 use crate::lifecycle::Lifecycle;

@@ -45,7 +45,11 @@ impl Moves {
     }
 }
 
-pub(super) async fn redrive(client: &ClientWrapper, rules: &Rules, order: &Redrive) -> Result<Redriven, Error> {
+pub(super) async fn redrive(
+    client: &ClientWrapper,
+    rules: &Rules,
+    order: &Redrive,
+) -> Result<Redriven, Error> {
     in_transaction(client, async {
         // The longest dead first.
         let query = format!(
@@ -93,7 +97,10 @@ pub(super) async fn reissue(
     .await
 }
 
-async fn in_transaction<T>(client: &Client, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+async fn in_transaction<T>(
+    client: &Client,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     let wrap = |error: tokio_postgres::Error| unavailable(&error);
     client.batch_execute("BEGIN").await.map_err(wrap)?;
     match work.await {

@@ -8,9 +8,7 @@ use tokio_postgres::{Client, Row};
 use super::clock::since_boot;
 use super::connect::unavailable;
 use super::rows::{COLUMNS, invite_of, stored_pk};
-use crate::invite::{
-    AccountName, Failure, FailureClass, Gate, GateReason, Invite, StateName, TruckerKey,
-};
+use crate::invite::{AccountName, Failure, FailureClass, Gate, GateReason, Invite, StateName, TruckerKey};
 use crate::store::order::OrderKind;
 use crate::store::{DeadCause, Error, Filter, OrderRecord, SeenEvent, Selection, Story, Tally};
 use crate::time::Timestamp;
@@ -65,7 +63,8 @@ pub(super) async fn causes(client: &Client, which: &Selection) -> Result<Vec<Dea
     let (account, pk) = owner_of(which);
     let rows = client.query(&query, &[&account, &pk, &CAUSES_MAX, &which.cause]).await;
     let cause = |row: &Row| {
-        let (account, class, code): (&str, Option<&str>, Option<String>) = (row.get(0), row.get(1), row.get(2));
+        let (account, class, code): (&str, Option<&str>, Option<String>) =
+            (row.get(0), row.get(1), row.get(2));
         Some(DeadCause {
             account: account.parse().ok()?,
             failure: Failure { class: FailureClass::from_stored(class?)?, code: code.unwrap_or_default() },
@@ -168,13 +167,12 @@ impl Oldest {
              SELECT account, state, min(accepted_at) FROM invites WHERE lane BETWEEN 1 AND 7 \
                AND state NOT IN ('published', 'dead') GROUP BY account, state";
         let rows = client.query(query, &[]).await.map_err(|error| unavailable(&error))?;
-        let found: Vec<_> = rows
-            .iter()
-            .map(|row| (row.get(0), row.get(1), Timestamp::from_millis(row.get(2))))
-            .collect();
+        let found: Vec<_> =
+            rows.iter().map(|row| (row.get(0), row.get(1), Timestamp::from_millis(row.get(2)))).collect();
         let now = since_boot();
         let again_at = now + now.saturating_sub(started) * OLDEST_SHARE;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Look { found: found.clone(), again_at });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Look { found: found.clone(), again_at });
         Ok(found)
     }
 }

@@ -3,8 +3,8 @@
 use tokio_postgres::Row;
 
 use crate::invite::{AccountName, Invite, TruckerKey, TruckerPk};
-use crate::store::record::{Record, StoredInvite, trucker_text};
 use crate::store::Error;
+use crate::store::record::{Record, StoredInvite, trucker_text};
 
 /// The columns that [`invite_of`] reads, in its order.
 pub(super) const COLUMNS: &str = "account, pk, generation, fence, state, lane, due, attempts, tries, ever_unknown, \
@@ -40,9 +40,8 @@ pub(super) fn invite_of(row: &Row) -> Result<Invite, Error> {
 /// Like [`invite_of`], for whoever can leave a damaged row aside.
 pub(super) fn readable(row: &Row) -> Result<Invite, Damaged> {
     let damaged = |error| Damaged { key: key_of(row), fence: row.try_get(3).unwrap_or_default(), error };
-    let stored = stored(row).map_err(|column| {
-        damaged(Error::Unavailable(format!("a row can't be read: column {column}")))
-    })?;
+    let stored = stored(row)
+        .map_err(|column| damaged(Error::Unavailable(format!("a row can't be read: column {column}"))))?;
     stored.into_invite().map_err(|error| damaged(error.into()))
 }
 

@@ -18,7 +18,8 @@ const LOCK: i64 = 0x6972_7700;
 
 /// Brings the schema up to date. A schema that a newer version has written is refused.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), Error> {
-    let wrap = |error: tokio_postgres::Error| Error::Open(format!("can't prepare the store: {}", describe(&error)));
+    let wrap =
+        |error: tokio_postgres::Error| Error::Open(format!("can't prepare the store: {}", describe(&error)));
     let version = client.query_one("SELECT current_setting('server_version_num')::int4", &[]).await;
     let version = version.map_err(wrap)?.get::<_, i32>(0) / 10_000;
     if version < OLDEST_SERVER {

@@ -94,7 +94,8 @@ pub(super) const STATES: &str = "SELECT i.account, i.pk, i.state FROM invites i 
      JOIN unnest($1::text[], $2::int8[]) AS k(account, pk) ON i.account = k.account AND i.pk = k.pk";
 
 /// These statements find rows by their keys. A plan that was made while a table was small must not survive its growth.
-pub(super) const PLANS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+pub(super) const PLANS: &str =
+    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
 
 #[cfg(test)]
 mod tests {

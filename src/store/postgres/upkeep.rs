@@ -33,8 +33,12 @@ pub(super) async fn move_gate(
         let transaction = client.transaction().await?;
         let lock = "SELECT pg_advisory_xact_lock($1, hashtext($2))";
         transaction.execute(lock, &[&GATES, &account.as_str()]).await?;
-        let query = concat!("SELECT reason, until, strikes, ", clock!(), " FROM (SELECT 1) AS one \
-             LEFT JOIN gates ON account = $1");
+        let query = concat!(
+            "SELECT reason, until, strikes, ",
+            clock!(),
+            " FROM (SELECT 1) AS one \
+             LEFT JOIN gates ON account = $1"
+        );
         let row = transaction.query_one(query, &[&account.as_str()]).await?;
         let kept = gate_of(row.get(0), row.get(1), row.get(2));
         let Some(gate) = decide(kept, Timestamp::from_millis(row.get(3))) else { return Ok(kept) };
@@ -104,7 +108,11 @@ async fn erase(transaction: &Transaction<'_>, before: i64) -> Outcome<u64> {
 /// Removes published invites that are past the retention, with all their events, a portion at a time. A younger event
 /// keeps its invite: its sender may still repeat it. The cursor passes over those, and begins anew at the end.
 /// Returns how many, whether there are rows left to look at, and where to go on.
-async fn retire(transaction: &Transaction<'_>, before: i64, cursor: &Cursor) -> Outcome<(usize, bool, Position)> {
+async fn retire(
+    transaction: &Transaction<'_>,
+    before: i64,
+    cursor: &Cursor,
+) -> Outcome<(usize, bool, Position)> {
     let portion = "SELECT ended_at, seq FROM invites WHERE state = 'published' AND lane = 0 AND ended_at <= $3 \
          AND (ended_at, seq) > ($1, $2) ORDER BY ended_at, seq LIMIT $4";
     let (ended, seq) = *cursor.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -57,8 +57,8 @@ async fn killing_the_service_again_and_again_loses_and_doubles_nothing() {
 async fn a_database_that_stops_dies_and_returns_under_load_loses_and_doubles_nothing() {
     let (api, bus) = (Api::profile("flaky").await, bus("postgres-stopped").await);
     let server = tokio::task::block_in_place(Postgres::start);
-    let settings = on(&server, bus.as_sink(bus.as_source(api.settings())))
-        .with("sink.rabbitmq.confirm_timeout", "5s");
+    let settings =
+        on(&server, bus.as_sink(bus.as_source(api.settings()))).with("sink.rabbitmq.confirm_timeout", "5s");
     let service = Service::start(&settings).await;
     bus.tell(1..=150).await;
     api.effects(40).await;
@@ -78,8 +78,8 @@ async fn a_database_that_stops_dies_and_returns_under_load_loses_and_doubles_not
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_drains_hands_its_work_to_the_other() {
     let (api, bus) = (Api::profile("flaky").await, bus("postgres-drained").await);
-    let settings = on(shared(), bus.as_sink(bus.as_source(api.settings())))
-        .with("source.rabbitmq.prefetch", 20);
+    let settings =
+        on(shared(), bus.as_sink(bus.as_source(api.settings()))).with("source.rabbitmq.prefetch", 20);
     let (mut first, second) = (Service::start(&settings).await, Service::start(&settings).await);
     bus.tell(TRUCKERS).await;
     api.effects(100).await;

@@ -79,7 +79,13 @@ impl Postgres {
         let password = self.home.join("password");
         std::fs::write(&password, PASSWORD).unwrap();
         let mut command = self.command("initdb");
-        command.args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]);
+        command.args([
+            "--username=postgres",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]);
         command.arg(format!("--pwfile={}", password.display())).arg(self.data());
         let output = command.output().unwrap();
         assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
