@@ -92,11 +92,11 @@ fn what_is_lost_or_made_up_is_found() {
 fn announcements_that_contradict_each_other_are_found() {
     finds("generation 1 came after 2", |it| it.announced.push(ready(1, 1, "AAAAA1")));
     finds("trucker 1: a generation is missing", |it| {
-        it.announced.retain(|taken| *taken.body != ready(1, 1, "AAAAA1").body)
+        it.announced.retain(|taken| *taken.body != ready(1, 1, "AAAAA1").body);
     });
     finds("trucker 2, generation 1: two bodies", |it| it.announced.push(ready(2, 1, "BBBBB2")));
     finds("two ids", |it| {
-        it.announced.push(Taken { id: Some("another".to_owned()), ..ready(2, 1, "BBBBB1") })
+        it.announced.push(Taken { id: Some("another".to_owned()), ..ready(2, 1, "BBBBB1") });
     });
     finds("the message's id is not the event's", |it| it.announced[1].id = Some("another".to_owned()));
     finds("not the derived id", |it| it.announced[1].id = Some("another".to_owned()));
