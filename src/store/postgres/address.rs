@@ -72,11 +72,9 @@ impl Address {
         }
         let local = config.get_hosts().iter().all(is_local);
         let tls = match mode {
-            Some("disable") if local => Tls::Local,
+            Some("disable") | None if local => Tls::Local,
             Some("disable") => Tls::Disabled,
-            Some("require" | "verify-ca" | "verify-full") => Tls::Verified,
-            None if local => Tls::Local,
-            None => Tls::Verified,
+            Some("require" | "verify-ca" | "verify-full") | None => Tls::Verified,
             Some(_) => return Err(AddressError::SslMode),
         };
         config

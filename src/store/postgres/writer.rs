@@ -173,7 +173,9 @@ async fn commit(shared: &Shared, line: &mut Option<Line>, group: Vec<Command>) {
     }
     let error = reason(shared, failed);
     tracing::error!(%error, commands = group.len(), "the store could not commit");
-    group.into_iter().for_each(|command| command.fail(error.clone()));
+    for command in group {
+        command.fail(error.clone());
+    }
 }
 
 async fn attempt(
@@ -253,11 +255,11 @@ async fn open(shared: &Shared) -> Result<Line, Error> {
     let client = ClientWrapper::new(client, driver);
     let wrap = |error: tokio_postgres::Error| unavailable(&error);
     client.batch_execute(PLANS).await.map_err(wrap)?;
-    let statements = Statements::prepare(&client).await.map_err(wrap)?;
-    let shard = "SELECT n::int2 FROM generate_series(0, 63) AS n WHERE pg_try_advisory_lock($1, n) LIMIT 1";
-    let shard = client.query_opt(shard, &[&SHARDS]).await.map_err(wrap)?;
-    let shard = shard.map_or(SHARD_FOR_ALL, |row| row.get(0));
-    Ok(Line { client, statements, shard })
+    let prepared = Statements::prepare(&client).await.map_err(wrap)?;
+    let query = "SELECT n::int2 FROM generate_series(0, 63) AS n WHERE pg_try_advisory_lock($1, n) LIMIT 1";
+    let free = client.query_opt(query, &[&SHARDS]).await.map_err(wrap)?;
+    let own = free.map_or(SHARD_FOR_ALL, |row| row.get(0));
+    Ok(Line { client, statements: prepared, shard: own })
 }
 
 /// For the duration of a commit; no decision depends on it.

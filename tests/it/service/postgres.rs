@@ -151,3 +151,21 @@ async fn an_order_is_given_to_the_database_itself_while_the_service_runs() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erased_code_is_in_no_dump_of_the_database() {
+    let (api, bus, server) = (Api::faultless().await, bus("postgres-erased").await, shared());
+    let database = tokio::task::block_in_place(|| server.database());
+    let settings = bus.as_sink(bus.as_source(api.settings())).with("store.url", server.url(&database));
+    let mut service = Service::start(&settings).await;
+    bus.tell([1]).await;
+    service.settle(1).await;
+    let code = api.handle.trucker(1).unwrap().code.unwrap();
+    let dumped = || tokio::task::block_in_place(|| server.dump(&database));
+    let holds = |dump: &[u8]| dump.windows(code.len()).any(|window| window == code.as_bytes());
+    assert!(holds(&dumped()), "published a moment ago");
+    service.terminate().await;
+    let mut service = Service::start(&settings.with("store.erase_codes_after", "1ms")).await;
+    until("the code to be erased", async || !holds(&dumped())).await;
+    service.terminate().await;
+}
