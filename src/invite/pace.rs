@@ -85,9 +85,12 @@ impl Pace {
         }
     }
 
-    /// The configured rate.
-    pub fn ceiling(&self) -> f64 {
-        self.ceiling
+    /// Another share of the account's rate: what was learned shrinks or grows with it.
+    pub fn share(&mut self, ceiling: f64) {
+        if let Some(learned) = &mut self.learned {
+            learned.rate *= ceiling / self.ceiling;
+        }
+        self.ceiling = ceiling;
     }
 
     fn steady(&self, now: Duration) -> f64 {
@@ -272,6 +275,17 @@ mod tests {
         let now = Duration::from_secs(5);
         (0..10).for_each(|_| pace.accepted(now));
         (0..8).for_each(|_| pace.throttled(now, Refusal::Plain));
+        assert!((pace.rate(now) - 9.8).abs() < 0.001, "{}", pace.rate(now));
+    }
+
+    #[test]
+    fn a_share_of_the_rate_is_a_share_of_what_was_learned() {
+        let mut pace = Pace::new(50.0);
+        run(&mut pace, |_| 10, Duration::ZERO, 30);
+        let now = Duration::from_secs(30);
+        pace.share(25.0);
+        assert!((pace.rate(now) - 4.9).abs() < 0.001, "{}", pace.rate(now));
+        pace.share(50.0);
         assert!((pace.rate(now) - 9.8).abs() < 0.001, "{}", pace.rate(now));
     }
 

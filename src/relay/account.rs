@@ -1,6 +1,6 @@
 //! One account at work: its client, its pace, its places in flight, its gate.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -40,6 +40,8 @@ pub struct Account {
     places: Arc<Semaphore>,
     /// Readiness watches it.
     gate: watch::Sender<Gate>,
+    /// See [`Account::moves`].
+    moves: AtomicU64,
     /// Failures in a row, of all its workers.
     circuit: Mutex<Circuit>,
     /// Set by the dispatcher while older work waits in the store: then new work queues up behind it.
@@ -70,6 +72,7 @@ impl Account {
             limits,
             places: Arc::new(Semaphore::new(limits.max_in_flight as usize)),
             gate: watch::Sender::new(gate),
+            moves: AtomicU64::new(0),
             circuit: Mutex::default(),
             backlog: AtomicBool::new(true),
             store,
@@ -173,6 +176,31 @@ impl Account {
         }
     }
 
+    /// So many replicas share the account's rate. Nobody hands out turns: each takes its part of it, which wastes what
+    /// an idle one does not need, and in return costs no round trip for a request.
+    pub fn share_among(&self, n_replicas: u32) {
+        self.limiter.share(self.limits.rate_per_second / f64::from(n_replicas.max(1)));
+        self.show_pace();
+    }
+
+    /// Counts the moves of the gate that are not stored yet or were stored lately: whoever asks the store for the gate
+    /// compares it before and after.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::SeqCst)
+    }
+
+    /// Takes over the gate that another replica has moved, unless this one has moved it since `moves`.
+    pub fn adopt(&self, stored: Gate, moves: u64) {
+        if self.moves() != moves {
+            return;
+        }
+        let changed = self.gate.send_if_modified(|gate| std::mem::replace(gate, stored) != stored);
+        if changed {
+            self.metrics.gate_stands(&self.name, reason_of(stored));
+            self.wake.notify_one();
+        }
+    }
+
     /// Shows the pace as it is now; it climbs by itself.
     pub fn show_pace(&self) {
         self.metrics.pace.of(&self.name).set(self.limiter.rate());
@@ -225,7 +253,10 @@ impl Account {
         }
         self.show_pace();
         // In memory it holds at once. If the store is away, a restart would only cost one more refused request.
-        if let Err(error) = self.store.move_gate(self.name.clone(), decide).await {
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        let stored = self.store.move_gate(self.name.clone(), decide).await;
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = stored {
             warn!(account = %self.name, %error, "the gate could not be stored");
         }
         self.wake.notify_one();

@@ -89,6 +89,11 @@ impl Limiter {
         self.state().pace.start_slowly(self.elapsed(now()));
     }
 
+    /// Takes another share of the account's rate: `per_second` in all.
+    pub fn share(&self, per_second: f64) {
+        self.state().pace.share(per_second);
+    }
+
     /// Requests per second, as they leave now.
     pub fn rate(&self) -> f64 {
         self.state().pace.rate(self.elapsed(now()))

@@ -11,6 +11,7 @@ mod intake;
 mod limiter;
 mod orders;
 mod publisher;
+mod replicas;
 mod trace;
 mod worker;
 
@@ -97,6 +98,8 @@ impl Relay {
         if let Some(hints) = self.store.hints() {
             let relay = Arc::clone(self);
             self.life.spawn_long("hints", async move { relay.follow_hints(hints).await });
+            let relay = Arc::clone(self);
+            self.life.spawn_long("replicas", async move { relay.follow_replicas().await });
         }
         let relay = Arc::clone(self);
         self.life.spawn_long("housekeeping", async move { relay.keep_house().await });

@@ -15,6 +15,7 @@ pub mod sqlite;
 pub mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -93,12 +94,21 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Says that this process is at work; returns how many are, itself included. To be said every few seconds: who is
+    /// silent for [`REPLICA_SILENT`] is not counted any more.
+    fn report_for_duty(&self) -> BoxFuture<'_, Result<u32, Error>> {
+        Box::pin(std::future::ready(Ok(1)))
+    }
+
     /// Ends the use of the store at the end of a drain: what was submitted is committed, and what this process still
     /// has in hand is due at once for whoever comes next. Nothing can be written any more.
     fn close(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }
+
+/// After so long without a word, a process is not counted among the replicas.
+pub const REPLICA_SILENT: Duration = Duration::from_secs(20);
 
 /// What one process tells the others.
 #[derive(Clone, Debug, PartialEq, Eq)]

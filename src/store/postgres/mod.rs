@@ -221,8 +221,13 @@ impl PostgresStore {
         if given > 0 {
             tracing::info!(given, "work in hand was given back");
         }
+        alone!(self, |client| upkeep::sign_off(client, self.shared.owner))?;
         self.pool.close();
         Ok(())
+    }
+
+    async fn reported(&self) -> Result<u32, Error> {
+        alone!(self, |client| upkeep::report_for_duty(client, self.shared.owner))
     }
 }
 
@@ -305,6 +310,10 @@ impl Store for PostgresStore {
 
     fn hints(&self) -> Option<broadcast::Receiver<Hint>> {
         Some(self.shared.hints.listen())
+    }
+
+    fn report_for_duty(&self) -> BoxFuture<'_, Result<u32, Error>> {
+        self.reported().boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), Error>> {

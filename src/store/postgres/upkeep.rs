@@ -11,7 +11,7 @@ use super::reader::gate_of;
 use super::rows::clock;
 use crate::crash::{self, Point};
 use crate::invite::{AccountName, Gate};
-use crate::store::{Error, GateDecision, Tidied};
+use crate::store::{Error, GateDecision, REPLICA_SILENT, Tidied};
 use crate::time::Timestamp;
 
 /// Rows that one portion of tidying looks at: bounds how long it holds its locks.
@@ -148,6 +148,29 @@ async fn retire(
     let last = portion.last().map(|row| (row.get(0), row.get(1))).filter(|_| unread);
     let next = last.unwrap_or_default();
     Ok((removed, unread, next))
+}
+
+/// Says that `owner` is at work; returns how many are. Forgets those that are silent.
+pub(super) async fn report_for_duty(client: &Client, owner: i64) -> Result<u32, Error> {
+    let sql = concat!(
+        "WITH clock AS (SELECT ",
+        clock!(),
+        " AS now), said AS ( \
+           INSERT INTO replicas (owner, seen) SELECT $1, now FROM clock \
+           ON CONFLICT (owner) DO UPDATE SET seen = excluded.seen \
+         ), gone AS ( \
+           DELETE FROM replicas USING clock WHERE owner <> $1 AND seen < now - $2 \
+         ) SELECT count(*) FROM replicas, clock WHERE owner <> $1 AND seen >= now - $2"
+    );
+    let silent = i64::try_from(REPLICA_SILENT.as_millis()).unwrap_or(i64::MAX);
+    let row = client.query_one(sql, &[&owner, &silent]).await.map_err(|error| unavailable(&error))?;
+    Ok(u32::try_from(row.get::<_, i64>(0)).unwrap_or(u32::MAX).saturating_add(1))
+}
+
+/// This process is not at work any more.
+pub(super) async fn sign_off(client: &Client, owner: i64) -> Result<u64, Error> {
+    let gone = client.execute("DELETE FROM replicas WHERE owner = $1", &[&owner]).await;
+    gone.map_err(|error| unavailable(&error))
 }
 
 /// What this process has in hand is due at once, for the other replicas. Its own late writes are refused.

@@ -1,5 +1,6 @@
 //! The real binary as a child process: started, watched, terminated, killed, started again on the same store.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub(crate) struct Service {
     directory: TempDir,
     /// The store's address, where it is not a file in the directory.
     database: Option<String>,
+    environment: Vec<(&'static str, OsString)>,
     log: Log,
     process: Option<Process>,
 }
@@ -51,7 +53,12 @@ impl Service {
         let file = format!("sqlite://{}", directory.path().join("store.db").display());
         let url = database.clone().unwrap_or(file);
         settings.clone().with("store.url", url).write(&directory.path().join("relay.toml"));
-        Self { directory, database, log: Log::default(), process: None }
+        Self { directory, database, environment: Vec::new(), log: Log::default(), process: None }
+    }
+
+    /// A variable of the environment that it is started in.
+    pub(crate) fn environment(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.environment.push((name, value.into()));
     }
 
     /// Starts it and waits until it can accept work.
@@ -85,6 +92,7 @@ impl Service {
                 command.env_remove(&name);
             }
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(point) = crash_point {
             command.env(crash::VARIABLE, point);
         }

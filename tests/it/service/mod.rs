@@ -12,6 +12,7 @@ mod interruptions;
 mod outages;
 mod platform;
 mod postgres;
+mod replicas;
 mod settings;
 mod shutdown;
 mod sinks;

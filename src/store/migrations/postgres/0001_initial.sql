@@ -79,6 +79,12 @@ CREATE TABLE gates (
     strikes int8 NOT NULL
 );
 
+-- The processes at work. They share the rate of each account.
+CREATE TABLE replicas (
+    owner int8 PRIMARY KEY,
+    seen  int8 NOT NULL
+);
+
 -- What people asked for: dead invites back to work, new codes.
 CREATE TABLE orders (
     seq    int8 PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
