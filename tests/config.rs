@@ -108,7 +108,7 @@ policy = 'always'
 max_delay = '10ms'
 base_delay = '0s'
 [store]
-url = 'postgres://user:canary@host/db'
+url = 'mysql://user:canary@host/db'
 retention = '2d'
 [admin]
 listen = '0.0.0.0:9090'
@@ -179,7 +179,7 @@ log = 'inof'
       store.retention = "2d" (config/relay.toml line 31)
           too short; make it at least 4d: webhook senders repeat an event for about 75 hours, and one that is forgotten by then makes a second code
       store.url (config/relay.toml line 30)
-          Postgres is not supported by this version; use sqlite://PATH
+          not the address of a store; write sqlite://PATH, for example sqlite://data/invite-relay.db, or postgres://USER@HOST/DATABASE
       telemetry.log = "inof" (config/relay.toml line 35)
           no log directives; write a level (error, warn, info, debug, trace) or directives such as info,invite_relay::relay=debug
     "##);

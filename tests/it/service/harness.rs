@@ -49,7 +49,9 @@ impl Service {
     /// A service that has not started.
     pub(crate) fn prepare(settings: &Settings) -> Self {
         let directory = tempfile::Builder::new().prefix("relay-service-").tempdir().unwrap();
-        let database = settings.text("store.url").map(str::to_owned);
+        // A file of the settings' own would be shared by all tests.
+        let database =
+            settings.text("store.url").filter(|url| url.starts_with("postgres")).map(str::to_owned);
         let file = format!("sqlite://{}", directory.path().join("store.db").display());
         let url = database.clone().unwrap_or(file);
         settings.clone().with("store.url", url).write(&directory.path().join("relay.toml"));
