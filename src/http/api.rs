@@ -1,7 +1,5 @@
-//! The admin API below `/api/v1` (what people ask *for* is in [`super::orders`]), and the documents that describe both faces of the service: `/openapi.json` for
+//! The admin API below `/api/v1` (what people ask *for* is in `orders`), and the documents that describe both faces of the service: `/openapi.json` for
 //! what can be asked, `/asyncapi.json` for the events.
-
-use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
@@ -18,7 +16,7 @@ use super::orders;
 use super::problem::{self, Problem};
 use crate::event::schema;
 use crate::invite::{StateName, TruckerKey};
-use crate::relay::Relay;
+use crate::relay::Orders;
 use crate::store::view::{CauseView, InviteView};
 use crate::store::{Filter, Selection};
 
@@ -35,15 +33,15 @@ const LIMIT_MAX: usize = 1000;
 struct Described;
 
 /// The routes of the API and the two documents.
-pub fn router(relay: &Arc<Relay>) -> Router {
-    let (router, described) = routes().with_state(Arc::clone(relay)).split_for_parts();
+pub fn router(desk: Orders) -> Router {
+    let (router, described) = routes().with_state(desk).split_for_parts();
     let openapi = serde_json::to_value(described).expect("a document out of text keys always serialises");
     router
         .route("/openapi.json", get(move || async move { Json(openapi) }))
         .route("/asyncapi.json", get(|| async { Json(asyncapi()) }))
 }
 
-fn routes() -> OpenApiRouter<Arc<Relay>> {
+fn routes() -> OpenApiRouter<Orders> {
     OpenApiRouter::with_openapi(Described::openapi())
         .routes(routes!(list))
         .routes(routes!(show))
@@ -81,7 +79,7 @@ struct InviteList {
     (status = 503, description = "The store can't be read now", content_type = "application/problem+json"),
 ))]
 async fn list(
-    State(relay): State<Arc<Relay>>,
+    State(desk): State<Orders>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<InviteList>, Problem> {
     let Query(query) =
@@ -97,7 +95,7 @@ async fn list(
     }
     let (state, account) = (state.transpose()?, account.transpose()?);
     let filter = Filter { state, account, cause: query.cause, limit };
-    let invites = relay.store().list(filter).await.map_err(|_| unreadable())?;
+    let invites = desk.store().list(filter).await.map_err(|_| unreadable())?;
     Ok(Json(InviteList { invites: invites.iter().map(InviteView::from).collect() }))
 }
 
@@ -111,12 +109,12 @@ async fn list(
     (status = 503, description = "The store can't be read now", content_type = "application/problem+json"),
 ))]
 async fn show(
-    State(relay): State<Arc<Relay>>,
+    State(desk): State<Orders>,
     Path((account, pk)): Path<(String, String)>,
 ) -> Result<Json<InviteView>, Problem> {
     let unknown = || Problem::not_found().detail("there is no invite for this account and pk");
     let key: TruckerKey = format!("{account}/{pk}").parse().map_err(|_| unknown())?;
-    let found = relay.store().show(key).await.map_err(|_| unreadable())?;
+    let found = desk.store().show(key).await.map_err(|_| unreadable())?;
     found.map(|found| Json(InviteView::from(&found))).ok_or_else(unknown)
 }
 
@@ -142,13 +140,13 @@ struct CauseList {
     (status = 503, description = "The store can't be read now", content_type = "application/problem+json"),
 ))]
 async fn causes(
-    State(relay): State<Arc<Relay>>,
+    State(desk): State<Orders>,
     query: Result<Query<CausesQuery>, QueryRejection>,
 ) -> Result<Json<CauseList>, Problem> {
     let Query(query) = query.map_err(|_| bad("query", "the parameter is account".to_owned()))?;
     let account = query.account.map(|name| name.parse().map_err(|error| bad("account", format!("{error}"))));
     let which = Selection { account: account.transpose()?, ..Selection::default() };
-    let causes = relay.store().causes(which).await.map_err(|_| unreadable())?;
+    let causes = desk.store().causes(which).await.map_err(|_| unreadable())?;
     Ok(Json(CauseList { causes: causes.iter().map(CauseView::from).collect() }))
 }
 

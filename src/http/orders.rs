@@ -1,8 +1,6 @@
 //! What people ask for over the admin API: dead invites back to work, new codes. Every order names who gives it and is
 //! recorded.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -13,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::api::{bad, unreadable};
 use super::problem::{self, Problem};
 use crate::invite::TruckerKey;
-use crate::relay::Relay;
+use crate::relay::Orders;
 use crate::store::view::{CauseView, InviteView, OrderView};
 use crate::store::{Operator, Reissued, Selection};
 
@@ -82,7 +80,7 @@ pub(super) struct ReissueRequest {
     (status = 503, description = "The store can't be read now", content_type = "application/problem+json"),
 ))]
 pub(super) async fn list(
-    State(relay): State<Arc<Relay>>,
+    State(desk): State<Orders>,
     query: Result<Query<OrdersQuery>, QueryRejection>,
 ) -> Result<Json<OrderList>, Problem> {
     let Query(query) = query.map_err(|_| bad("query", "the parameter is limit".to_owned()))?;
@@ -90,7 +88,7 @@ pub(super) async fn list(
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(bad("limit", format!("must be from 1 to {LIMIT_MAX}")));
     }
-    let orders = relay.store().orders(limit).await.map_err(|_| unreadable())?;
+    let orders = desk.store().orders(limit).await.map_err(|_| unreadable())?;
     Ok(Json(OrderList { orders: orders.iter().map(OrderView::from).collect() }))
 }
 
@@ -101,7 +99,7 @@ pub(super) async fn list(
     (status = 503, description = "The store can't be written now", content_type = "application/problem+json"),
 ))]
 pub(super) async fn redrive(
-    State(relay): State<Arc<Relay>>,
+    State(desk): State<Orders>,
     body: Result<Json<RedriveRequest>, JsonRejection>,
 ) -> Result<Json<RedriveAnswer>, Problem> {
     let Json(request) = body.map_err(|rejection| unreadable_body(&rejection))?;
@@ -115,10 +113,10 @@ pub(super) async fn redrive(
         let detail = "say which: invite, account or cause; or \"all\": true";
         return Err(bad("/all", detail.to_owned()));
     }
-    let causes = relay.store().causes(which.clone()).await.map_err(|_| unreadable())?;
+    let causes = desk.store().causes(which.clone()).await.map_err(|_| unreadable())?;
     let mut count = causes.iter().map(|cause| cause.count).sum();
     if request.apply {
-        count = relay.redrive(&which, &by).await.map_err(|_| unwritable())?;
+        count = desk.redrive(&which, &by).await.map_err(|_| unwritable())?;
     }
     let causes = causes.iter().map(CauseView::from).collect();
     Ok(Json(RedriveAnswer { applied: request.apply, count, causes }))
@@ -136,7 +134,7 @@ pub(super) async fn redrive(
     (status = 503, description = "The store can't be written now", content_type = "application/problem+json"),
 ))]
 pub(super) async fn reissue(
-    State(relay): State<Arc<Relay>>,
+    State(desk): State<Orders>,
     Path((account, pk)): Path<(String, String)>,
     body: Result<Json<ReissueRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<InviteView>), Problem> {
@@ -144,7 +142,7 @@ pub(super) async fn reissue(
     let Json(request) = body.map_err(|rejection| unreadable_body(&rejection))?;
     let by: Operator = request.by.parse().map_err(|error| bad("/by", format!("{error}")))?;
     let key: TruckerKey = format!("{account}/{pk}").parse().map_err(|_| unknown())?;
-    match relay.reissue(key, by).await.map_err(|_| unwritable())? {
+    match desk.reissue(key, by).await.map_err(|_| unwritable())? {
         Reissued::Begun(invite) => Ok((StatusCode::ACCEPTED, Json(InviteView::from(&*invite)))),
         Reissued::NotPublished(state) => {
             let problem =

@@ -57,14 +57,12 @@ impl Relay {
     /// Tidies one portion. A write that hangs is trouble too, and is noticed here: nobody else looks at the time.
     async fn tidied_in_time(&self) -> Result<Tidied, store::Error> {
         let mut tidying = self.store.tidy();
-        match tokio::time::timeout(HANGING, &mut tidying).await {
-            Ok(tidied) => tidied,
-            Err(_) => {
-                let hangs = format!("a write has not ended within {} s", HANGING.as_secs());
-                let _ = self.wrote(Err::<(), _>(store::Error::Unavailable(hangs)));
-                tidying.await
-            }
+        if let Ok(tidied) = tokio::time::timeout(HANGING, &mut tidying).await {
+            return tidied;
         }
+        let hangs = format!("a write has not ended within {} s", HANGING.as_secs());
+        let _ = self.wrote(Err::<(), _>(store::Error::Unavailable(hangs)));
+        tidying.await
     }
 
     /// Invites of an account that was taken out of the configuration wait for its return; nobody else would say so.
@@ -85,7 +83,7 @@ impl Relay {
         self.look_at_the_way_in();
         self.accounts.values().for_each(|account| account.show_pace());
         match self.store.tally().await {
-            Ok(tally) => self.metrics.books(&tally, crate::time::now()),
+            Ok(tally) => self.metrics.books(&tally, self.store.now()),
             Err(error) => {
                 self.metrics.store_errors.inc();
                 warn!(%error, "the store could not be counted");

@@ -1,9 +1,12 @@
 //! What people ask for, carried out: dead invites back to work, new codes.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use tracing::info;
 use uuid::Uuid;
 
-use super::Relay;
+use super::account::Account;
 use crate::invite::{AccountName, TruckerKey};
 use crate::store::{self, Error, Operator, Redrive, Reissued, Selection};
 
@@ -14,7 +17,23 @@ const SHARE: f64 = 0.5;
 /// For accounts that are not configured (any more).
 const RATE_UNKNOWN: f64 = 5.0;
 
-impl Relay {
+/// Takes orders while the service runs. Cheap to clone. It holds no sink: the admin port may outlive them.
+#[derive(Clone)]
+pub struct Orders {
+    store: store::Shared,
+    accounts: Arc<BTreeMap<AccountName, Arc<Account>>>,
+}
+
+impl Orders {
+    pub(super) fn new(store: store::Shared, accounts: BTreeMap<AccountName, Arc<Account>>) -> Self {
+        Self { store, accounts: Arc::new(accounts) }
+    }
+
+    /// The store, to look into.
+    pub fn store(&self) -> &store::Shared {
+        &self.store
+    }
+
     /// Puts dead invites back to work; returns how many.
     pub async fn redrive(&self, which: &Selection, by: &Operator) -> Result<u64, Error> {
         let rate_of = |name: &AccountName| self.accounts.get(name).map(|account| account.limiter.rate());
@@ -28,14 +47,11 @@ impl Relay {
         let reissued = self.store.reissue(key, by).await?;
         if let Reissued::Begun(invite) = &reissued {
             info!(invite.id = %invite.key, generation = invite.generation.get(), "a new code was asked for");
-            self.wake_account(invite);
+            if let Some(account) = self.accounts.get(&invite.key.account) {
+                account.wake.notify_one();
+            }
         }
         Ok(reissued)
-    }
-
-    /// The store, to look into.
-    pub fn store(&self) -> &store::Shared {
-        &self.store
     }
 }
 
@@ -48,7 +64,7 @@ pub async fn redrive(
     which: &Selection,
     by: &Operator,
 ) -> Result<u64, Error> {
-    let mut wanted = std::collections::BTreeMap::<AccountName, u64>::new();
+    let mut wanted = BTreeMap::<AccountName, u64>::new();
     for cause in store.causes(which.clone()).await? {
         *wanted.entry(cause.account).or_default() += cause.count;
     }

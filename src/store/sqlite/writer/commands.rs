@@ -7,7 +7,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Context, Move, row_of};
 use crate::invite::{
-    AccountName, Effect, Gate, Generation, Input, Invite, Moment, Sinks, StateName, Step, TruckerKey, step,
+    AccountName, Effect, Gate, Generation, Input, Invite, Lane, Moment, Sinks, StateName, Step, TruckerKey,
+    step,
 };
 use crate::store::record::{Record, StoredInvite, trucker_text};
 use crate::store::sqlite::reader::{COLUMNS, gates, invite_of};
@@ -133,12 +134,23 @@ pub(super) fn take(db: &Connection, context: &mut Context, what: &Due) -> Result
             let next = "SELECT min(due) FROM invites WHERE lane = 8 AND account = ?1";
             taken.next_due = earliest(db, next, account.as_str())?;
         }
-        Due::Publish { sinks, limit } => {
-            for lane in (1..=Sinks::ALL.bits()).filter(|lane| !Sinks::from_bits(*lane).and(*sinks).is_empty())
-            {
-                let tail = "lane = ?1 AND lane BETWEEN 1 AND 7 AND due <= ?2 ORDER BY due LIMIT ?3";
+        Due::Publish { sinks, limit, narrow } => {
+            let wants = |lane: u8| Sinks::from_bits(lane).and(*sinks);
+            let mut places = narrow.places;
+            for lane in (1..=Sinks::ALL.bits()).filter(|lane| !wants(*lane).is_empty()) {
+                let only_narrow = wants(lane).and(narrow.sinks.complement()).is_empty();
                 let left = limit.saturating_sub(taken.work.len());
+                let left = if only_narrow { left.min(places) } else { left };
+                let before = taken.work.len();
+                let tail = "lane = ?1 AND lane BETWEEN 1 AND 7 AND due <= ?2 ORDER BY due LIMIT ?3";
                 take_matching(db, context, tail, lane, left, &mut taken)?;
+                if only_narrow {
+                    places -= (taken.work.len() - before).min(places);
+                    if places == 0 {
+                        // Whoever frees a place looks again; until then its due times are no reason to wake.
+                        continue;
+                    }
+                }
                 let next = "SELECT min(due) FROM invites WHERE lane = ?1 AND lane BETWEEN 1 AND 7";
                 let due = earliest(db, next, lane)?;
                 taken.next_due = [taken.next_due, due].into_iter().flatten().min();
@@ -198,7 +210,8 @@ pub(super) fn advance(
     // A confirmation that leaves other sinks pending asks for nothing, yet its worker still holds the invite.
     let goes_on = matches!(input, Input::Confirmed(_));
     let Step { mut next, effect } = step(invite, input, &context.settings.rules, moment());
-    let held = effect.is_some() || (goes_on && next.state.schedule().is_some());
+    // A second read-back that is owed afterwards is nobody's yet: after a restart it must not come early.
+    let held = effect.is_some() || (goes_on && matches!(next.state.schedule(), Some((Lane::Publish(_), _))));
     update(db, &next, held)?;
     next.fence += 1;
     context.moves.push(Move {
