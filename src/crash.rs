@@ -39,6 +39,10 @@ points! {
     SourceAck => "source.ack",
     /// The ack is handed to the connection; it may or may not have left.
     SourceAcked => "source.acked",
+    /// Poison is about to be published to the dead-letter queue.
+    BurySend => "bury.send",
+    /// Poison is confirmed in the dead-letter queue, and not acknowledged yet.
+    BuryConfirmed => "bury.confirmed",
     /// The webhook is about to answer 202.
     WebhookAnswer => "webhook.answer",
     /// Due invites are about to be committed as taken.

@@ -40,6 +40,7 @@ fn reached(point: Point) -> Trial {
         | Point::Advanced
         | Point::PublishSend
         | Point::PublishConfirmed => bus,
+        Point::BurySend | Point::BuryConfirmed => Trial { way: Way::Poisoned, ..bus },
         Point::WebhookAnswer => Trial { way: Way::Webhook, ..bus },
         // An invite is taken when it is due again.
         Point::TakeCommit | Point::Taken => Trial { first: Fault::Throttled, ..bus },

@@ -48,6 +48,8 @@ pub(super) enum Way {
     Bus,
     /// A former process was killed under the call; this one finds the work in the store.
     Inherited,
+    /// A message that can't be read, and an event behind it.
+    Poisoned,
     /// In and out by webhook; the sender repeats what was not answered.
     Webhook,
     /// The first start on an empty store.
@@ -99,7 +101,8 @@ impl Trial {
             Store::Postgres => tokio::task::block_in_place(|| {
                 let server = Postgres::shared();
                 // What a killed process had in hand waits for its lease, which follows from these.
-                let settings = settings.with("dashdoc.timeout", "2s").with("sink.rabbitmq.confirm_timeout", "2s");
+                let settings =
+                    settings.with("dashdoc.timeout", "2s").with("sink.rabbitmq.confirm_timeout", "2s");
                 settings.with("store.url", server.url(&server.database()))
             }),
         }

@@ -1,5 +1,6 @@
 //! The ways to a crash point: each begins with an empty world, dies at the point, starts again and comes to an end.
 
+use invite_relay::crash::Point;
 use invite_relay::dashdoc::simulator::HoldAt;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -17,6 +18,7 @@ impl Trial {
         match self.way {
             Way::Bus => self.over_rabbitmq().await,
             Way::Inherited => self.with_work_of_a_former_process().await,
+            Way::Poisoned => self.behind_poison().await,
             Way::Webhook => self.under_a_webhook_sender().await,
             Way::Prepared => self.at_the_first_start().await,
             Way::Tidied => self.while_codes_are_erased().await,
@@ -53,6 +55,24 @@ impl Trial {
         self.script_next(&api);
         service.start_again().await;
         service.settle(1).await;
+        self.report(&left, &api, &bus.take_announced().await);
+    }
+
+    async fn behind_poison(self) {
+        let (api, bus) = self.world().await;
+        let mut service = Service::start(&self.on_store(bus.as_sink(bus.as_source(api.settings())))).await;
+        service.terminate().await;
+        bus.send([POISON.to_owned(), trucker_created(PK, "event-1")]).await;
+        let ended = self.start(&mut service).await;
+        let left = self.died(ended, &mut service).await;
+        self.script_next(&api);
+        service.start_again().await;
+        service.settle(1).await;
+        until("the queue to be empty", async || bus.source_is_empty().await).await;
+        // Killed after the confirm it is there twice; never less than once.
+        let n_dead = bus.take_dead_headers().await.len();
+        let n_copies = if self.point == Point::BuryConfirmed { 2 } else { 1 };
+        assert!((1..=n_copies).contains(&n_dead), "{self:?}: {n_dead} dead letters");
         self.report(&left, &api, &bus.take_announced().await);
     }
 
@@ -150,6 +170,7 @@ impl Trial {
     }
 }
 
+const POISON: &str = r#"{"no":"trucker"}"#;
 const REISSUE: &str = "/api/v1/invites/default/1/reissue";
 const BY: &str = r#"{"by":"ada"}"#;
 
