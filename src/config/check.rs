@@ -7,6 +7,7 @@ mod account;
 mod ends;
 mod report;
 mod syntax;
+mod ways_in;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,6 +33,7 @@ pub(super) fn check(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem> {
     ends::sinks(config, &config.sink, &mut report);
     event(&config.event, &mut report);
     account::dashdoc(&config.dashdoc, &config.event, &mut report);
+    ways_in::of_accounts(config, &mut report);
     report.positive("invite.verify_after", config.invite.verify_after);
     retry(&config.retry, &mut report);
     store(&config.store, config.retry.max_age, &mut report);

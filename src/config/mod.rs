@@ -37,7 +37,7 @@ pub use schema::schema;
 pub use secret::{Secret, SecretUrl};
 pub use secret_source::{SecretError, SecretListSource, SecretSource};
 pub use section::Config;
-pub use section::dashdoc::{Account, AccountSection, Dashdoc};
+pub use section::dashdoc::{Account, AccountQueue, AccountSection, AccountWebhook, Dashdoc};
 pub use section::service::{Admin, Event, Invite, Policy, Retry, Shutdown, Store, Telemetry};
 pub use section::sink::{RabbitMqSink, Sink, StdoutSink, WebhookSink};
 pub use section::source::{QueueType, RabbitMqSource, Source, Topology, WebhookSource};

@@ -5,7 +5,7 @@ use super::report::{Found, Report};
 use super::syntax;
 use crate::config::layer::dotted;
 use crate::config::secret::Secret;
-use crate::config::section::dashdoc::Dashdoc;
+use crate::config::section::dashdoc::{AccountSection, Dashdoc};
 use crate::config::section::service::Event;
 use crate::invite::AccountName;
 
@@ -48,9 +48,14 @@ pub(super) fn dashdoc(dashdoc: &Dashdoc, event: &Event, report: &mut Report<'_, 
         let token = report.secret(&key("token"), account.token.as_ref(), account.token_file.as_ref());
         token_there(&section, &token, report);
     }
-    if !dashdoc.accounts.is_empty() && event.account.is_none() {
-        let mend = "set event.account to the JSON pointer of the account's name in events";
-        report.warn("dashdoc.accounts", "no event can name these accounts, all go to \"default\"", mend);
+    let has_way_in = |account: &AccountSection| account.webhook_path.is_some() || account.queue.is_some();
+    let unreached: Vec<_> =
+        dashdoc.accounts.iter().filter(|(_, account)| !has_way_in(account)).map(|(name, _)| name).collect();
+    if event.account.is_none() && !unreached.is_empty() {
+        let names = unreached.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+        let mend = "set event.account to the JSON pointer of the account's name in events, or give each a queue or \
+                    webhook_path of its own";
+        report.warn("dashdoc.accounts", &format!("no event can be for {names}, all go to \"default\""), mend);
     }
 }
 

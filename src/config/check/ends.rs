@@ -31,7 +31,7 @@ pub(super) fn sources(source: &Source, report: &mut Report<'_, '_>) {
         broker_url(found, "source.rabbitmq.url", Some(mend), report);
     }
 
-    if !webhook.path.starts_with('/') || webhook.path.contains(['?', '#', '{', '}', ' ']) {
+    if !syntax::is_path(&webhook.path) {
         report.wrong("source.webhook.path", "not a path", "write for example /webhooks/trucker-created");
     }
     super::account::header_name("source.webhook.token_header", &webhook.token_header, report);
@@ -136,7 +136,7 @@ pub(super) fn sinks(config: &Config, sink: &Sink, report: &mut Report<'_, '_>) {
     }
 }
 
-fn amqp_name(key: &str, name: &str, report: &mut Report<'_, '_>) {
+pub(super) fn amqp_name(key: &str, name: &str, report: &mut Report<'_, '_>) {
     if name.is_empty() || name.len() > AMQP_NAME_MAX {
         report.wrong(key, "not an AMQP name", "write a name of 1 to 255 bytes");
     }

@@ -22,6 +22,31 @@ pub(super) fn is_pointer(text: &str) -> bool {
     text.starts_with('/') && escapes_right(text)
 }
 
+/// Whether `text` is the path of one webhook, and no pattern.
+pub(super) fn is_path(text: &str) -> bool {
+    let plain = |part: &str| !part.starts_with([':', '*']);
+    text.starts_with('/') && !text.contains(['?', '#', '{', '}', ' ']) && text.split('/').all(plain)
+}
+
+/// Whether there is a routing key that both patterns of a topic exchange fit: words between dots, `*` for any one
+/// word, `#` for any number of words.
+pub(super) fn topics_overlap(one: &str, other: &str) -> bool {
+    fn overlap(one: &[&str], other: &[&str]) -> bool {
+        match (one, other) {
+            ([], []) => true,
+            (["#", rest @ ..], all) | (all, ["#", rest @ ..]) => {
+                (0..=all.len()).any(|n_skipped| overlap(rest, &all[n_skipped..]))
+            }
+            ([first, one @ ..], [second, other @ ..]) => {
+                (first == second || *first == "*" || *second == "*") && overlap(one, other)
+            }
+            ([], _) | (_, []) => false,
+        }
+    }
+    let (one, other): (Vec<_>, Vec<_>) = (one.split('.').collect(), other.split('.').collect());
+    overlap(&one, &other)
+}
+
 /// Whether `text` can stand in a header.
 pub(super) fn is_header_value(text: &str) -> bool {
     axum::http::HeaderValue::from_str(text).is_ok() && text.is_ascii()
@@ -68,6 +93,43 @@ mod tests {
             [("/a", true), ("/a~0b/~1", true), ("", false), ("a", false), ("/a~", false), ("/~2", false)]
         {
             assert_eq!(is_pointer(text), good, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_no_pattern() {
+        for (text, good) in [
+            ("/webhooks/acme", true),
+            ("/a:b/c*", true),
+            ("", false),
+            ("a", false),
+            ("/a b", false),
+            ("/{account}", false),
+            ("/:account", false),
+            ("/a/*rest", false),
+        ] {
+            assert_eq!(is_path(text), good, "{text}");
+        }
+    }
+
+    #[test]
+    fn two_topics_overlap_when_one_event_can_fit_both() {
+        for (one, other, overlap) in [
+            ("trucker.created", "trucker.created", true),
+            ("trucker.created", "trucker.created.acme", false),
+            ("trucker.created.*", "trucker.created.acme", true),
+            ("trucker.*", "trucker.created.acme", false),
+            ("trucker.#", "trucker.created.acme", true),
+            ("#", "anything.at.all", true),
+            ("#.acme", "trucker.#", true),
+            ("*.acme", "beta.*", true),
+            ("a.#.z", "a.b.#", true),
+            ("a.#.z", "b.#", false),
+            ("trucker.created.acme", "trucker.created.beta", false),
+            ("trucker.#", "trucker", true),
+        ] {
+            assert_eq!(topics_overlap(one, other), overlap, "{one} and {other}");
+            assert_eq!(topics_overlap(other, one), overlap, "{other} and {one}");
         }
     }
 

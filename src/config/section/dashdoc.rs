@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::config::human::{DurationText, duration};
 use crate::config::secret::Secret;
-use crate::config::secret_source::SecretSource;
+use crate::config::secret_source::{SecretListSource, SecretSource};
 use crate::invite::AccountName;
 
 /// The Dashdoc API, and the account that is always there: `default`.
@@ -68,6 +68,17 @@ pub struct AccountSection {
     pub max_in_flight: Option<u32>,
     /// PEM file with further certificate authorities to trust.
     pub ca_file: Option<PathBuf>,
+    /// Path on the port of `source.webhook` where every event is this company's.
+    pub webhook_path: Option<String>,
+    /// Standard Webhooks signing secrets (`whsec_…`) for that path, and for no other; any of them may have signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhook_secrets: Vec<Secret>,
+    /// File with one such signing secret per line.
+    pub webhook_secrets_file: Option<PathBuf>,
+    /// Further queue where every event is this company's, on the broker of `source.rabbitmq`.
+    pub queue: Option<String>,
+    /// Routing key that binds that queue to `source.rabbitmq.exchange`.
+    pub routing_key: Option<String>,
 }
 
 /// All that is needed to call the API for one company, inheritance resolved.
@@ -91,6 +102,28 @@ pub struct Account {
     pub max_in_flight: u32,
     /// PEM file with further certificate authorities to trust.
     pub ca_file: Option<PathBuf>,
+    /// Where events that are signed for this company are posted to.
+    pub webhook: Option<AccountWebhook>,
+    /// The queue of this company.
+    pub queue: Option<AccountQueue>,
+}
+
+/// A webhook path of one company.
+#[derive(Clone, Debug)]
+pub struct AccountWebhook {
+    /// No other company has it.
+    pub path: String,
+    /// Where the secrets are found that sign there.
+    pub secrets: SecretListSource,
+}
+
+/// A queue of one company. What is not here is as `source.rabbitmq` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountQueue {
+    /// No other company has it.
+    pub queue: String,
+    /// Fits no event that fits another queue's binding.
+    pub routing_key: String,
 }
 
 impl super::Config {
@@ -121,6 +154,12 @@ impl Dashdoc {
             rate_per_second: None,
             max_in_flight: None,
             ca_file: None,
+            // Its ways in are `source.webhook` and `source.rabbitmq`.
+            webhook_path: None,
+            webhook_secrets: Vec::new(),
+            webhook_secrets_file: None,
+            queue: None,
+            routing_key: None,
         }
     }
 }
@@ -138,5 +177,19 @@ fn account(name: AccountName, section: &AccountSection, inherited: &Dashdoc) -> 
         rate_per_second: section.rate_per_second.unwrap_or(inherited.rate_per_second),
         max_in_flight: section.max_in_flight.unwrap_or(inherited.max_in_flight),
         ca_file: section.ca_file.as_ref().or(inherited.ca_file.as_ref()).cloned(),
+        webhook: section.webhook_path.as_ref().map(|path| AccountWebhook {
+            path: path.clone(),
+            secrets: section.secrets_source().expect("load() refuses a webhook_path without secrets"),
+        }),
+        queue: section.queue.as_ref().zip(section.routing_key.as_ref()).map(|(queue, routing_key)| {
+            AccountQueue { queue: queue.clone(), routing_key: routing_key.clone() }
+        }),
+    }
+}
+
+impl AccountSection {
+    /// Where the signing secrets of its own path are found, if there are any.
+    pub fn secrets_source(&self) -> Option<SecretListSource> {
+        SecretListSource::of_pair(&self.webhook_secrets, self.webhook_secrets_file.as_ref())
     }
 }

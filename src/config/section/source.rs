@@ -103,6 +103,12 @@ pub struct WebhookSource {
 }
 
 impl RabbitMqSource {
+    /// The same source, for the queue of one company.
+    #[must_use]
+    pub fn for_queue(&self, own: &super::dashdoc::AccountQueue) -> Self {
+        Self { queue: own.queue.clone(), routing_key: own.routing_key.clone(), ..self.clone() }
+    }
+
     /// Where the broker's URL is found; always there once the source is enabled.
     pub fn url_source(&self) -> Option<SecretSource> {
         SecretSource::of_pair(self.url.as_ref().map(SecretUrl::as_secret), self.url_file.as_ref())
