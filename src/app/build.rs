@@ -13,11 +13,11 @@ use crate::broker::{
     Address, Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions, QueueType,
     SinkTopology, Topology, WayIn,
 };
-use crate::config::{self, Config, SecretFiles, SecretSource};
+use crate::config::{self, Config, SecretFiles, SecretListSource, SecretSource};
 use crate::dashdoc::client::{self, Client, TokenSource};
 use crate::event;
 use crate::http::health::Health;
-use crate::invite::{Backoff, Gate, GateRules, Policy, Rules};
+use crate::invite::{AccountName, Backoff, Gate, GateRules, Policy, Rules};
 use crate::lifecycle::Lifecycle;
 use crate::relay::{Account, Limits, Relay};
 use crate::sink::Outlets;
@@ -73,8 +73,8 @@ fn backoff(config: &Config) -> anyhow::Result<Backoff> {
 }
 
 fn observer(metrics: &Arc<Metrics>, purpose: Purpose) -> Observer {
-    let metrics = Arc::clone(metrics);
-    Observer::new(move |event| metrics.broker_happened(purpose, event))
+    let (metrics, connection) = (Arc::clone(metrics), metrics.broker_connection(purpose));
+    Observer::new(move |event| metrics.broker_happened(&connection, event))
 }
 
 /// A broker's address, which follows its file. What the file holds while it can't be used changes nothing.
@@ -195,6 +195,7 @@ pub(crate) fn client_settings(account: &config::Account) -> anyhow::Result<clien
     })
 }
 
+/// The consumer of the queue for everybody, and one for each account that has a queue of its own.
 pub(super) fn rabbitmq_source(
     config: &Config,
     relay: &Arc<Relay>,
@@ -207,32 +208,37 @@ pub(super) fn rabbitmq_source(
     if !section.enabled {
         return Ok(());
     }
-    let address = address(section.url_source(), "source.rabbitmq.url", secrets)?;
-    let topology = source_topology(section, mode(section.topology));
     let prefetch =
         NonZeroU16::new(section.prefetch).context("source.rabbitmq.prefetch must be above zero")?;
-    let options = ConsumerOptions::new(address.clone(), topology, prefetch);
-    let way_in = WayIn::following(relay.watch_open());
-    let consumer = Consumer::new(options, observer(metrics, Purpose::Consume)).behind(way_in);
     // With a webhook beside it, a broker that is away must not take the webhook out of service.
-    readiness::follow_broker(
-        health,
-        "source.rabbitmq",
-        !config.source.webhook.enabled,
-        consumer.state(),
-        Some(consumer.differences()),
-        life,
-    );
-    let source = RabbitmqSource::new(
-        relay.intake(),
-        Arc::new(event_rules(config)?),
-        max_body(config),
-        &section.queue,
-        address,
-        Arc::clone(metrics),
-    );
-    let drain = life.clone();
-    life.spawn_long("consumer", consumer.run(drain, move |deliveries| source.clone().judge(deliveries)));
+    let general = ("source.rabbitmq".to_owned(), section.clone(), None, !config.source.webhook.enabled);
+    // An account's queue that is away makes that account's events wait, and nobody else's.
+    let owned = config.accounts().into_values().filter_map(|account| {
+        let section = section.for_queue(account.queue.as_ref()?);
+        Some((format!("source.rabbitmq.{}", account.name), section, Some(account.name), false))
+    });
+    for (part, section, owner, required) in std::iter::once(general).chain(owned) {
+        let address = address(section.url_source(), "source.rabbitmq.url", secrets)?;
+        let topology = source_topology(&section, mode(section.topology));
+        let options = ConsumerOptions::new(address.clone(), topology, prefetch);
+        let way_in = WayIn::following(relay.watch_open());
+        let consumer = Consumer::new(options, observer(metrics, Purpose::Consume)).behind(way_in);
+        let (state, differences) = (consumer.state(), consumer.differences());
+        readiness::follow_broker(health, part, required, state, Some(differences), life);
+        let source = RabbitmqSource::new(
+            relay.intake(),
+            Arc::new(event_rules(config, owner)?),
+            max_body(config),
+            &section.queue,
+            address,
+            Arc::clone(metrics),
+        );
+        let drain = life.clone();
+        life.spawn_long(
+            "consumer",
+            consumer.run(drain, move |deliveries| source.clone().judge(deliveries)),
+        );
+    }
     Ok(())
 }
 
@@ -267,30 +273,46 @@ pub(super) fn webhook_router(
     life: &Lifecycle,
 ) -> anyhow::Result<Router> {
     let section = &config.source.webhook;
-    let watch = |source, key: &'static str| match source {
-        Some(source) => secrets.watch(source).map(Some).context(key),
-        None => Ok(None),
+    let token_header: HeaderName = section.token_header.parse().context("source.webhook.token_header")?;
+    let watch = |source: Option<SecretListSource>, key: &str| {
+        source.map(|source| secrets.watch(source).with_context(|| key.to_owned())).transpose()
     };
-    let verifiers = Verifiers {
+    let endpoint = |path: &str, verifiers, owner| -> anyhow::Result<_> {
+        Ok(WebhookSource::new(
+            relay.intake(),
+            Arc::new(event_rules(config, owner)?),
+            verifiers,
+            path.to_owned(),
+            max_body(config),
+            Arc::clone(metrics),
+            life,
+        ))
+    };
+    let general = Verifiers {
         secrets: watch(section.secrets_source(), "source.webhook.secrets")?,
         tokens: watch(section.tokens_source(), "source.webhook.tokens")?,
-        token_header: section.token_header.parse().context("source.webhook.token_header")?,
+        token_header: token_header.clone(),
         accept_unsigned: section.insecure_accept_unsigned,
     };
-    let source = WebhookSource::new(
-        relay.intake(),
-        Arc::new(event_rules(config)?),
-        verifiers,
-        section.path.clone(),
-        max_body(config),
-        Arc::clone(metrics),
-        life,
-    );
-    Ok(source.router())
+    let mut endpoints = vec![endpoint(&section.path, general, None)?];
+    for account in config.accounts().into_values() {
+        let Some(own) = account.webhook else { continue };
+        let key = format!("account {}: webhook_secrets", account.name);
+        // A signature with one of the account's secrets, and nothing else: not even where anyone may send to the
+        // general path.
+        let verifiers = Verifiers {
+            secrets: watch(Some(own.secrets), &key)?,
+            tokens: None,
+            token_header: token_header.clone(),
+            accept_unsigned: false,
+        };
+        endpoints.push(endpoint(&own.path, verifiers, Some(account.name))?);
+    }
+    Ok(WebhookSource::router(endpoints))
 }
 
-/// How incoming events are read.
-fn event_rules(config: &Config) -> anyhow::Result<event::Rules> {
+/// How incoming events are read, on a way in for everybody or on one of this account.
+fn event_rules(config: &Config, owner: Option<AccountName>) -> anyhow::Result<event::Rules> {
     let section = &config.event;
     let pointer = |text: &String| event::Pointer::try_new(text);
     let field = |name: &String| event::IncludedField::try_new(name);
@@ -303,6 +325,7 @@ fn event_rules(config: &Config) -> anyhow::Result<event::Rules> {
             .collect::<Result<_, _>>()
             .context("event.trucker_pk")?,
         account: section.account.as_ref().map(pointer).transpose().context("event.account")?,
+        owner,
         include: section.include.iter().map(field).collect::<Result<_, _>>().context("event.include")?,
     })
 }

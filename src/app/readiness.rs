@@ -47,7 +47,7 @@ pub(super) fn follow(health: &Health, relay: &Arc<Relay>, life: &Lifecycle) {
 /// Adds a connection to the broker.
 pub(super) fn follow_broker(
     health: &Health,
-    name: &'static str,
+    name: impl Into<String>,
     required: bool,
     state: watch::Receiver<BrokerState>,
     differences: Option<watch::Receiver<Vec<Difference>>>,

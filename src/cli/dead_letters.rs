@@ -9,6 +9,7 @@ use super::{ConfigArgs, Failure};
 use crate::app;
 use crate::broker::{self, DeadLetter, DeadQueue, Endpoint, Mode, Which};
 use crate::config::RabbitMqSource;
+use crate::invite::AccountName;
 use crate::store::Operator;
 use crate::time;
 
@@ -25,6 +26,9 @@ pub(super) struct Args {
 struct Selected {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Look at the queue of this account, not at the one for everybody
+    #[arg(long, value_name = "NAME")]
+    account: Option<AccountName>,
     /// Only those that died of this reason, as `dead-letters list` shows it
     #[arg(long, value_name = "CODE")]
     reason: Option<String>,
@@ -90,9 +94,9 @@ struct Returned<'a> {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::List { selected } => {
-            let Selected { config, reason, message_id, limit, output } = selected;
+            let Selected { config, account, reason, message_id, limit, output } = selected;
             let which = Which { reason_code: reason, message_id };
-            let queue = open(config).await?;
+            let queue = open(config, account).await?;
             let letters = queue.dead.list(&which, limit).await;
             queue.dead.close().await;
             let letters = letters.map_err(|error| queue.place.failure(&error))?;
@@ -103,7 +107,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             }
         }
         Command::Return { selected, all, by, apply } => {
-            let Selected { config, reason, message_id, limit, output } = selected;
+            let Selected { config, account, reason, message_id, limit, output } = selected;
             if reason.is_none() && message_id.is_none() && !all {
                 return Err(Failure::Usage(
                     "say which messages: --reason, --message-id or --all; `dead-letters list` shows what there is"
@@ -111,7 +115,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
                 ));
             }
             let which = Which { reason_code: reason, message_id };
-            let queue = open(config).await?;
+            let queue = open(config, account).await?;
             let letters = if apply {
                 queue.dead.give_back(&which, limit, by.as_str(), time::now()).await
             } else {
@@ -162,8 +166,16 @@ impl Place {
     }
 }
 
-async fn open(config: ConfigArgs) -> Result<Open, Failure> {
-    let source = config.load()?.config.source.rabbitmq;
+async fn open(config: ConfigArgs, account: Option<AccountName>) -> Result<Open, Failure> {
+    let config = config.load()?.config;
+    let source = match account {
+        None => config.source.rabbitmq,
+        Some(name) => {
+            let queue = config.accounts().remove(&name).and_then(|account| account.queue);
+            let mend = format!("the account {name} has no queue of its own; leave out --account");
+            config.source.rabbitmq.for_queue(&queue.ok_or(Failure::Usage(mend))?)
+        }
+    };
     let place = place(&source)?;
     let topology = app::source_topology(&source, Mode::Verify);
     match DeadQueue::open(&place.endpoint, &topology).await {

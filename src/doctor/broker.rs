@@ -9,12 +9,23 @@ use crate::config::{self, Config, SecretSource};
 /// The checks that need a connection.
 const BEHIND_LOGIN: [&str; 2] = ["topology", "dead_letters"];
 
-pub(super) async fn source(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
-    let mut findings = Findings::about("source.rabbitmq");
+/// The queue for everybody, and those of single accounts.
+pub(super) async fn sources(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
     let section = &config.source.rabbitmq;
     if !section.enabled {
         return Vec::new();
     }
+    let mut found = source("source.rabbitmq".to_owned(), section, keys).await;
+    for account in config.accounts().into_values() {
+        let Some(own) = &account.queue else { continue };
+        let part = format!("source.rabbitmq.{}", account.name);
+        found.extend(source(part, &section.for_queue(own), keys).await);
+    }
+    found
+}
+
+async fn source(part: String, section: &config::RabbitMqSource, keys: Keys<'_>) -> Vec<Finding> {
+    let mut findings = Findings::about(part);
     let url = keys.secret("source.rabbitmq.url");
     let Some(connection) = enter(section.url_source(), &url, "doctor", &mut findings).await else {
         for check in BEHIND_LOGIN {

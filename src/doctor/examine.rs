@@ -15,7 +15,7 @@ pub async fn examine(loaded: &Loaded, env: impl Fn(&str) -> Option<String>) -> R
     let accounts = config.accounts();
     let (store, source, sink, webhook_sink, apis, ports, telemetry) = tokio::join!(
         store::check(config, keys),
-        broker::source(config, keys),
+        broker::sources(config, keys),
         broker::sink(config, keys),
         webhook::sink(&config.sink.webhook, keys),
         join_all(accounts.values().map(|account| api::check(account, keys))),
@@ -26,6 +26,7 @@ pub async fn examine(loaded: &Loaded, env: impl Fn(&str) -> Option<String>) -> R
     checks.extend(store);
     checks.extend(source);
     checks.extend(webhook::source(&config.source.webhook, keys));
+    checks.extend(webhook::accounts(config, keys));
     checks.extend(sink);
     checks.extend(webhook_sink);
     checks.extend(apis.into_iter().flatten());

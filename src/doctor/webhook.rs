@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::finding::{Finding, Findings};
 use super::keys::Keys;
 use super::net;
-use crate::config::{Secret, WebhookSink, WebhookSource};
+use crate::config::{Config, Secret, WebhookSink, WebhookSource};
 use crate::signature::Token;
 
 /// Of 24 random bytes, hardly ever are fewer than 20 different.
@@ -49,6 +49,22 @@ pub(super) fn source(section: &WebhookSource, keys: Keys<'_>) -> Vec<Finding> {
         None => {}
     }
     findings.found
+}
+
+/// What guards the paths of single accounts.
+pub(super) fn accounts(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for account in config.accounts().into_values().filter(|_| config.source.webhook.enabled) {
+        let Some(own) = account.webhook else { continue };
+        let mut findings = Findings::about(format!("source.webhook.{}", account.name));
+        let key = keys.secret(&format!("dashdoc.accounts.{}.webhook_secrets", account.name));
+        match own.secrets.read() {
+            Ok(secrets) => signing(&secrets, &key, &mut findings),
+            Err(error) => unreadable("secrets", &error, &key, &mut findings),
+        }
+        found.extend(findings.found);
+    }
+    found
 }
 
 pub(super) async fn sink(section: &WebhookSink, keys: Keys<'_>) -> Vec<Finding> {

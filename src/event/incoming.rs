@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::envelope::{Document, Envelope, REQUIRED_ATTRIBUTES};
 use super::refusal::{Refusal, RefusalReason};
-use super::rules::Rules;
+use super::rules::{Pointer, Rules};
 use super::trace::TraceContext;
 use crate::invite::{AccountName, TruckerPk};
 
@@ -33,7 +33,7 @@ pub struct TruckerCreated {
     pub event_id: String,
     /// The CloudEvents source, or [`PLAIN_SOURCE`].
     pub event_source: String,
-    /// The account that the event names; `None` means the default account.
+    /// The account that the event belongs to; `None` means the default account.
     pub account: Option<AccountName>,
     /// The trucker.
     pub pk: TruckerPk,
@@ -177,8 +177,26 @@ fn read_pk(value: &Value) -> Result<TruckerPk, &'static str> {
     }
 }
 
-/// The account that the event names; a number is taken by its digits.
+/// The account that the event belongs to, by its way in or by its own word. The two must not differ.
 fn account(rules: &Rules, document: &Value) -> Result<Option<AccountName>, Refusal> {
+    let named = named_account(rules, document)?;
+    match (&rules.owner, named) {
+        (Some(owner), Some((pointer, named))) if *owner != named => Err(Refusal::new(
+            RefusalReason::ForeignAccount,
+            pointer.as_str(),
+            "names another account than the one that this queue or webhook path belongs to",
+            "send the event on a way in of its own account",
+        )),
+        (Some(owner), _) => Ok(Some(owner.clone())),
+        (None, named) => Ok(named.map(|(_, named)| named)),
+    }
+}
+
+/// The account that the event names, and where; a number is taken by its digits.
+fn named_account<'r>(
+    rules: &'r Rules,
+    document: &Value,
+) -> Result<Option<(&'r Pointer, AccountName)>, Refusal> {
     let Some(pointer) = &rules.account else { return Ok(None) };
     let Some(value) = pointer.find(document) else { return Ok(None) };
     let name = match value {
@@ -186,7 +204,7 @@ fn account(rules: &Rules, document: &Value) -> Result<Option<AccountName>, Refus
         Value::Number(number) if number.is_u64() => number.to_string().parse().ok(),
         Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_) | Value::Null => None,
     };
-    name.map(Some).ok_or_else(|| {
+    name.map(|name| Some((pointer, name))).ok_or_else(|| {
         Refusal::new(
             RefusalReason::InvalidAccount,
             pointer.as_str(),

@@ -44,6 +44,8 @@ pub enum RefusalReason {
     InvalidPk,
     /// The account's name is not one.
     InvalidAccount,
+    /// The event names another account than the one that its way in belongs to.
+    ForeignAccount,
     /// The event's own id or source can't be kept: too long, or with control characters in it.
     InvalidIdentity,
     /// The fields to carry along are too large.
@@ -52,7 +54,7 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Every reason, for metrics that exist from the start.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidJson,
         Self::InvalidCloudEvent,
         Self::UnsupportedMediaType,
@@ -61,6 +63,7 @@ impl RefusalReason {
         Self::MissingPk,
         Self::InvalidPk,
         Self::InvalidAccount,
+        Self::ForeignAccount,
         Self::InvalidIdentity,
         Self::TooLarge,
     ];
@@ -76,6 +79,7 @@ impl RefusalReason {
             Self::MissingPk => "missing_pk",
             Self::InvalidPk => "invalid_pk",
             Self::InvalidAccount => "invalid_account",
+            Self::ForeignAccount => "foreign_account",
             Self::InvalidIdentity => "invalid_identity",
             Self::TooLarge => "too_large",
         }
@@ -90,6 +94,7 @@ impl RefusalReason {
             | Self::MissingPk
             | Self::InvalidPk
             | Self::InvalidAccount
+            | Self::ForeignAccount
             | Self::InvalidIdentity
             | Self::TooLarge => RefusalKind::Unprocessable,
         }

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::invite::AccountName;
+
 /// Where to find what in an incoming event.
 ///
 /// Pointers apply to the whole CloudEvent in JSON form, whatever way it came, so that `/data/trucker/pk` and
@@ -19,6 +21,8 @@ pub struct Rules {
     pub trucker_pk: Vec<Pointer>,
     /// Where the account's name is; finding nothing there means the default account.
     pub account: Option<Pointer>,
+    /// The account that every event of this way in belongs to; one that names another account is refused.
+    pub owner: Option<AccountName>,
     /// Fields to carry along, taken from the object that holds the primary key.
     pub include: Vec<IncludedField>,
 }
@@ -31,6 +35,7 @@ impl Default for Rules {
             types: vec!["trucker.created".to_owned()],
             trucker_pk: ["/data/trucker/pk", "/data/pk", "/trucker/pk", "/pk"].map(pointer).to_vec(),
             account: None,
+            owner: None,
             include: vec![IncludedField("remote_id".to_owned())],
         }
     }

@@ -40,7 +40,7 @@ pub struct WebhookSource {
     intake: Intake,
     rules: Arc<event::Rules>,
     verifiers: Verifiers,
-    /// `source.webhook.path`.
+    /// `source.webhook.path`, or the path of one account.
     path: String,
     /// `source.webhook.max_body`, in bytes.
     max_body: usize,
@@ -64,7 +64,7 @@ impl<T: Clone> LastGood<T> {
                 known.1 = parsed;
             } else {
                 warn!(
-                    "source.webhook: the changed file holds something that can't be used; the last good content stays"
+                    "webhook: the changed secrets file holds something that can't be used; the last good content stays"
                 );
             }
         }
@@ -109,10 +109,12 @@ impl WebhookSource {
         }
     }
 
-    /// The routes of the public port: the endpoint, problems for everything else.
-    pub fn router(self) -> Router {
-        let path = self.path.clone();
-        let router = Router::new().route(&path, post(receive)).with_state(Arc::new(self));
+    /// The routes of the public port: the endpoints, each on a path of its own, and problems for everything else.
+    pub fn router(endpoints: impl IntoIterator<Item = Self>) -> Router {
+        let router = endpoints.into_iter().fold(Router::new(), |router, endpoint| {
+            let path = endpoint.path.clone();
+            router.route(&path, post(receive).with_state(Arc::new(endpoint)))
+        });
         problem::with_fallbacks(router)
     }
 

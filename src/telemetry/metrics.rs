@@ -7,6 +7,7 @@ mod labels;
 mod recording;
 mod table;
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeMetric, text};
@@ -89,8 +90,18 @@ pub struct Metrics {
     pub store_commit_duration: Histogram,
     pub store_errors: Counter,
     pub http_server_request_duration: Table<(Route, HttpStatus), Histogram>,
+    /// The purpose of each connection to the broker, and whether it is up. None is ever taken out.
+    brokers: Mutex<Vec<(Purpose, bool)>>,
     registry: Registry,
     catalog: Vec<MetricDoc>,
+}
+
+/// One of the connections to the broker, of which there may be several for one purpose.
+#[derive(Debug)]
+pub struct BrokerConnection {
+    purpose: Purpose,
+    /// Its place among [`Metrics::brokers`].
+    index: usize,
 }
 
 /// What the documentation says about one metric.
@@ -169,7 +180,7 @@ impl Metrics {
                 .table(("publish_duration_seconds", "Time from sending an event to its confirm"), calls),
             dead: d.table(("dead", "Invites that ended on the work list, by failure class"), counter),
             broker_connected: d
-                .table(("broker_connected", "1 while the connection to RabbitMQ is up"), Gauge::default),
+                .table(("broker_connected", "1 while the connections to RabbitMQ are up, all of them"), Gauge::default),
             broker_events: d
                 .table(("broker_events", "What happened on the connections to RabbitMQ"), counter),
             store_batch_size: d.single(
@@ -185,6 +196,7 @@ impl Metrics {
                 ("http_server_request_duration_seconds", "Duration of requests to the public port"),
                 calls,
             ),
+            brokers: Mutex::default(),
             registry: d.registry,
             catalog: d.catalog,
         }

@@ -1,9 +1,10 @@
 //! What counts when: the translation of domain happenings into numbers, so that no caller counts by itself.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::{
-    ApiOutcome, HttpStatus, Metrics, PublishFailure, Purpose, Route, UnknownCause, UnknownResolution,
+    ApiOutcome, BrokerConnection, HttpStatus, Metrics, PublishFailure, Purpose, Route, UnknownCause, UnknownResolution,
 };
 use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;
@@ -126,17 +127,17 @@ impl Metrics {
     }
 
     /// Something happened between us and the broker.
-    pub fn broker_happened(&self, purpose: Purpose, event: BrokerEvent) {
+    pub fn broker_happened(&self, connection: &BrokerConnection, event: BrokerEvent) {
         self.broker_events.of(event).inc();
         match event {
-            BrokerEvent::Connected => self.broker_connected.of(purpose).set(1),
+            BrokerEvent::Connected => self.broker_is(connection, true),
             BrokerEvent::Disconnected
             | BrokerEvent::ConsumerCancelled
             | BrokerEvent::ConsumerLost
             | BrokerEvent::DeliveriesStopped
             | BrokerEvent::HandStuck
             | BrokerEvent::ChannelDied
-            | BrokerEvent::HeldTooLong => self.broker_connected.of(purpose).set(0),
+            | BrokerEvent::HeldTooLong => self.broker_is(connection, false),
             BrokerEvent::AttemptFailed
             | BrokerEvent::Blocked
             | BrokerEvent::Unblocked
@@ -146,8 +147,24 @@ impl Metrics {
             | BrokerEvent::TopologyDiffers
             | BrokerEvent::Held
             | BrokerEvent::DeadLettered
-            | BrokerEvent::DeadLetterFailed => 0,
-        };
+            | BrokerEvent::DeadLetterFailed => {}
+        }
+    }
+
+    /// A further connection to the broker, which is not up yet.
+    pub fn broker_connection(&self, purpose: Purpose) -> BrokerConnection {
+        let mut known = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push((purpose, false));
+        BrokerConnection { purpose, index: known.len() - 1 }
+    }
+
+    /// The gauge is 1 while every connection of the purpose is up: one queue that is not consumed must show.
+    fn broker_is(&self, connection: &BrokerConnection, up: bool) {
+        let mut known = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
+        known[connection.index].1 = up;
+        let purpose = connection.purpose;
+        let all_up = known.iter().all(|(of, up)| *of != purpose || *up);
+        self.broker_connected.of(purpose).set(i64::from(all_up));
     }
 
     /// The webhook has answered.
