@@ -139,7 +139,7 @@ log = 'inof'
       dashdoc.accounts.empty.token is not set
           set dashdoc.accounts.empty.token_file to a file that holds the API token (or dashdoc.accounts.empty.token to the token itself)
       dashdoc.accounts.other.colour (config/relay.toml line 20)
-          unknown key; dashdoc.accounts.other knows auth_header, auth_scheme, base_url, ca_file, max_in_flight, rate_per_second, timeout, token, token_file
+          unknown key; dashdoc.accounts.other knows auth_header, auth_scheme, base_url, ca_file, max_in_flight, queue, rate_per_second, routing_key, timeout, token, token_file, webhook_path, webhook_secrets, webhook_secrets_file
       dashdoc.accounts.other.token (flag --set)
           secrets are not taken from flags, which every user of the machine can see; set dashdoc.accounts.other.token_file, or use the environment
       dashdoc.auth_header (config/relay.toml line 11)
@@ -318,6 +318,49 @@ fn environment_values_are_toml_or_plain_text_or_text_where_the_key_wants_text() 
     assert_eq!(config.source.rabbitmq.queue, "true");
     assert_eq!(config.retry.max_age, Duration::from_secs(36 * 3600));
     assert_eq!(config.dashdoc.accounts["acme"].max_in_flight, Some(1));
+}
+
+#[test]
+fn a_way_in_that_leads_to_two_accounts_or_is_not_guarded_is_refused() {
+    let file = format!(
+        "{MINIMAL}
+[source.webhook]
+enabled = true
+secrets = ['{SIGNING_SECRET}']
+[dashdoc.accounts.alone]
+token = 'canary'
+webhook_path = '/webhooks/alone'
+[dashdoc.accounts.copied]
+token = 'canary'
+webhook_path = '/webhooks/copied'
+webhook_secrets = ['{SIGNING_SECRET}']
+queue = 'invite-relay.trucker-created.dead'
+routing_key = 'trucker.#'
+[dashdoc.accounts.first]
+token = 'canary'
+webhook_path = '/webhooks/first'
+webhook_secrets = ['whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw']
+queue = 'first'
+routing_key = 'first.created'
+[dashdoc.accounts.half]
+token = 'canary'
+webhook_secrets = ['{SIGNING_SECRET}']
+queue = 'half'
+[dashdoc.accounts.pattern]
+token = 'canary'
+webhook_path = '/webhooks/:account'
+webhook_secrets = ['canary']
+[dashdoc.accounts.second]
+token = 'canary'
+webhook_path = '/webhooks/first'
+webhook_secrets = ['whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw']
+queue = 'first'
+routing_key = '*.created'
+"
+    );
+    let problems = Given { file: &file, ..Given::default() }.problems();
+    assert!(!problems.contains("canary") && !problems.contains("whsec_C2"), "{problems}");
+    insta::assert_snapshot!(problems, @"");
 }
 
 #[test]

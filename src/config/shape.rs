@@ -199,6 +199,7 @@ mod tests {
             [
                 "admin.token",
                 "dashdoc.accounts.NAME.token",
+                "dashdoc.accounts.NAME.webhook_secrets",
                 "dashdoc.token",
                 "sink.rabbitmq.url",
                 "sink.webhook.secret",

@@ -273,6 +273,28 @@ fn the_account_is_found_by_its_pointer_and_has_to_be_a_name() {
 }
 
 #[test]
+fn an_event_belongs_to_the_account_of_its_way_in_and_may_not_name_another() {
+    let owner: AccountName = "lyon".parse().unwrap();
+    let account = |pointer: Option<&str>, company: &str| {
+        let account = pointer.map(|text| Pointer::try_new(text).unwrap());
+        let rules = Rules { account, owner: Some(owner.clone()), ..Rules::default() };
+        let body = format!(r#"{{"data":{{"pk":1,"company":{company}}}}}"#);
+        parse(&rules, &http("application/json", &[], &body))
+    };
+    for company in ["\"lyon\"", "null"] {
+        let event = account(Some("/data/company"), company).unwrap();
+        assert_eq!((event.account.as_ref(), event.event_id.as_str()), (Some(&owner), "trucker-created/lyon/1"));
+    }
+    assert_eq!(account(None, "\"paris\"").unwrap().account.as_ref(), Some(&owner));
+    for other in ["\"paris\"", "\"default\"", "928"] {
+        let refusal = account(Some("/data/company"), other).unwrap_err();
+        assert_eq!((refusal.field.as_str(), refusal.reason_code()), ("/data/company", "foreign_account"));
+        assert!(!refusal.to_string().contains("paris"), "{refusal}");
+    }
+    assert_eq!(account(Some("/data/company"), "\"\"").unwrap_err().reason_code(), "invalid_account");
+}
+
+#[test]
 fn included_fields_come_from_beside_the_pk_as_they_are() {
     let include =
         ["remote_id", "tags", "carrier", "gone", "null"].map(|f| IncludedField::try_new(f).unwrap());

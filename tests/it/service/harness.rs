@@ -79,8 +79,13 @@ impl Service {
 
     /// Starts it, on the store that is there, and waits until it can accept work.
     pub(crate) async fn start_again(&mut self) {
-        assert!(self.launch(None).await.is_none(), "the service ended at once; its log:\n{}", self.log());
+        self.launch_again().await;
         self.ready().await;
+    }
+
+    /// Starts it, on the store that is there, whether or not it gets ready.
+    pub(crate) async fn launch_again(&mut self) {
+        assert!(self.launch(None).await.is_none(), "the service ended at once; its log:\n{}", self.log());
     }
 
     /// Starts it with a crash point armed. `Some` if it died before it had started.
@@ -178,6 +183,12 @@ impl Service {
     /// Where events are sent to.
     pub(crate) fn webhook_url(&self) -> String {
         format!("http://{}/webhooks/trucker-created", self.process().webhook.expect("the webhook is on"))
+    }
+
+    /// Posts to the public port; `None` if nobody answers.
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Option<http::Answer> {
+        let address = self.process().webhook.expect("the webhook is on");
+        http::post(format!("http://{address}{path}"), headers, body).await
     }
 
     /// Waits until nothing in the store goes on by itself any more, with `n` invites in it.

@@ -1,5 +1,6 @@
 //! The real binary between a real broker and the API simulator: what the service promises, from the outside.
 
+mod accounts;
 mod backlog;
 mod canaries;
 mod checker;

@@ -10,6 +10,9 @@ use crate::support::operator::Operator;
 /// What the platform's queue is bound to.
 const ANNOUNCEMENTS: &str = "invite.*";
 
+/// What the service's queue is bound to.
+const ROUTING_KEY: &str = "trucker.created";
+
 /// A delivery as the platform got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Delivery {
@@ -83,6 +86,13 @@ impl Bus {
             .with("source.rabbitmq.queue", self.source_queue.as_str())
     }
 
+    /// Gives an account a queue of its own.
+    pub(crate) fn as_source_of(&self, account: &str, settings: Settings) -> Settings {
+        settings
+            .with(&format!("dashdoc.accounts.{account}.queue"), self.queue_of(account))
+            .with(&format!("dashdoc.accounts.{account}.routing_key"), format!("{ROUTING_KEY}.{account}"))
+    }
+
     /// Makes it the service's sink.
     pub(crate) fn as_sink(&self, settings: Settings) -> Settings {
         settings
@@ -98,12 +108,21 @@ impl Bus {
 
     /// Publishes events and waits for the broker's confirms.
     pub(crate) async fn send(&self, events: impl IntoIterator<Item = String>) {
+        self.publish(ROUTING_KEY, events).await;
+    }
+
+    /// The same, on the queue of one account.
+    pub(crate) async fn send_to(&self, account: &str, events: impl IntoIterator<Item = String>) {
+        self.publish(&format!("{ROUTING_KEY}.{account}"), events).await;
+    }
+
+    async fn publish(&self, routing_key: &str, events: impl IntoIterator<Item = String>) {
         let operator = self.operator().await;
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_content_type("application/cloudevents+json".into());
         let publishing = events.into_iter().map(async |event: String| {
-            operator.publish(&self.exchange, "trucker.created", &event, properties.clone()).await;
+            operator.publish(&self.exchange, routing_key, &event, properties.clone()).await;
         });
         futures_util::future::join_all(publishing).await;
     }
@@ -137,6 +156,16 @@ impl Bus {
     /// How many wait in the service's dead-letter queue.
     pub(crate) async fn n_dead(&self) -> usize {
         self.operator().await.n_ready(&self.dead_queue()).await.unwrap_or(0)
+    }
+
+    /// How many wait in the dead-letter queue of an account.
+    pub(crate) async fn n_dead_of(&self, account: &str) -> usize {
+        let queue = format!("{}.dead", self.queue_of(account));
+        self.operator().await.n_ready(&queue).await.unwrap_or(0)
+    }
+
+    fn queue_of(&self, account: &str) -> String {
+        format!("{}.{account}", self.source_queue)
     }
 
     fn dead_queue(&self) -> String {

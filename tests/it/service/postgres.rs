@@ -14,12 +14,12 @@ use crate::support::until;
 
 const TRUCKERS: RangeInclusive<u64> = 1..=300;
 
-fn on(server: &Postgres, settings: Settings) -> Settings {
+pub(super) fn on(server: &Postgres, settings: Settings) -> Settings {
     let database = tokio::task::block_in_place(|| server.database());
     settings.with("store.url", server.url(&database))
 }
 
-fn shared() -> &'static Postgres {
+pub(super) fn shared() -> &'static Postgres {
     tokio::task::block_in_place(Postgres::shared)
 }
 

@@ -56,6 +56,11 @@ impl Sender {
 
     /// Sends one event once.
     pub(crate) async fn send(&self, service: &Service, event: &str) -> Option<http::Answer> {
+        self.send_to(service, "/webhooks/trucker-created", event).await
+    }
+
+    /// Sends one event once, to this path.
+    pub(crate) async fn send_to(&self, service: &Service, path: &str, event: &str) -> Option<http::Answer> {
         let seconds = time::now().as_millis() / 1000;
         let signature = signature::sign(&self.secret, "message", seconds, event.as_bytes());
         let headers = [
@@ -64,7 +69,7 @@ impl Sender {
             (signature::TIMESTAMP_HEADER, &seconds.to_string()),
             (signature::SIGNATURE_HEADER, &signature),
         ];
-        http::post(service.webhook_url(), &headers, event).await
+        service.post(path, &headers, event).await
     }
 }
 
