@@ -360,7 +360,33 @@ routing_key = '*.created'
     );
     let problems = Given { file: &file, ..Given::default() }.problems();
     assert!(!problems.contains("canary") && !problems.contains("whsec_C2"), "{problems}");
-    insta::assert_snapshot!(problems, @"");
+    insta::assert_snapshot!(problems, @r##"
+    12 problems in the configuration
+      dashdoc.accounts.alone.webhook_secrets_file is not set
+          set it to a file with one signing secret (whsec_…) per line; nothing else is good on this path
+      dashdoc.accounts.copied.queue = "invite-relay.trucker-created.dead" (config/relay.toml line 20)
+          the same queue, or dead-letter queue, as source.rabbitmq.queue; write a name of its own, not the other's with .dead at its end
+      dashdoc.accounts.copied.routing_key = "trucker.#" (config/relay.toml line 21)
+          an event can fit this and source.rabbitmq.routing_key; write keys of which an event fits only one; it would be taken for both companies
+      dashdoc.accounts.copied.webhook_secrets (config/relay.toml line 19)
+          holds a secret that is one of source.webhook.secrets as well; give each company a secret of its own; whoever knows it could send for both
+      dashdoc.accounts.half.routing_key is not set, but queue is
+          write the routing key of this company's events, for example trucker.created.acme
+      dashdoc.accounts.half.webhook_path is not set, but secrets for it are
+          set webhook_path as well, or remove the secrets
+      dashdoc.accounts.pattern.webhook_path = "/webhooks/:account" (config/relay.toml line 34)
+          not a path; write for example /webhooks/acme
+      dashdoc.accounts.pattern.webhook_secrets (config/relay.toml line 35)
+          holds something that is no signing secret; write whsec_ and the base64 of 24 to 64 random bytes: echo "whsec_$(openssl rand -base64 32)"
+      dashdoc.accounts.second.queue = "first" (config/relay.toml line 40)
+          the same queue, or dead-letter queue, as dashdoc.accounts.first.queue; write a name of its own, not the other's with .dead at its end
+      dashdoc.accounts.second.routing_key = "*.created" (config/relay.toml line 41)
+          an event can fit this and source.rabbitmq.routing_key; write keys of which an event fits only one; it would be taken for both companies
+      dashdoc.accounts.second.webhook_path = "/webhooks/first" (config/relay.toml line 38)
+          the same as dashdoc.accounts.first.webhook_path; write a path of its own
+      dashdoc.accounts.second.webhook_secrets (config/relay.toml line 39)
+          holds a secret that is one of dashdoc.accounts.first.webhook_secrets as well; give each company a secret of its own; whoever knows it could send for both
+    "##);
 }
 
 #[test]

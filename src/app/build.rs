@@ -234,10 +234,7 @@ pub(super) fn rabbitmq_source(
             Arc::clone(metrics),
         );
         let drain = life.clone();
-        life.spawn_long(
-            "consumer",
-            consumer.run(drain, move |deliveries| source.clone().judge(deliveries)),
-        );
+        life.spawn_long("consumer", consumer.run(drain, move |deliveries| source.clone().judge(deliveries)));
     }
     Ok(())
 }

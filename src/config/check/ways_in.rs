@@ -79,11 +79,8 @@ fn webhook(
         report.warn(&key("webhook_path"), "says nothing while source.webhook is not enabled", mend);
         return;
     }
-    let found = report.list(
-        &key("webhook_secrets"),
-        &account.webhook_secrets,
-        account.webhook_secrets_file.as_ref(),
-    );
+    let found =
+        report.list(&key("webhook_secrets"), &account.webhook_secrets, account.webhook_secrets_file.as_ref());
     match found {
         Found::Value { key, value } => {
             if !value.iter().all(|secret| syntax::is_signing_secret(secret.reveal())) {

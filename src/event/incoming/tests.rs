@@ -283,7 +283,10 @@ fn an_event_belongs_to_the_account_of_its_way_in_and_may_not_name_another() {
     };
     for company in ["\"lyon\"", "null"] {
         let event = account(Some("/data/company"), company).unwrap();
-        assert_eq!((event.account.as_ref(), event.event_id.as_str()), (Some(&owner), "trucker-created/lyon/1"));
+        assert_eq!(
+            (event.account.as_ref(), event.event_id.as_str()),
+            (Some(&owner), "trucker-created/lyon/1")
+        );
     }
     assert_eq!(account(None, "\"paris\"").unwrap().account.as_ref(), Some(&owner));
     for other in ["\"paris\"", "\"default\"", "928"] {

@@ -4,7 +4,8 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::{
-    ApiOutcome, BrokerConnection, HttpStatus, Metrics, PublishFailure, Purpose, Route, UnknownCause, UnknownResolution,
+    ApiOutcome, BrokerConnection, HttpStatus, Metrics, PublishFailure, Purpose, Route, UnknownCause,
+    UnknownResolution,
 };
 use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;

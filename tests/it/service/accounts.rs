@@ -62,7 +62,8 @@ async fn an_event_on_a_queue_of_one_company_is_for_that_company_and_no_other() {
     let settings = with_account(settings, "beta", &api);
     let service = Service::start(&settings).await;
     assert_eq!(service.part("source.rabbitmq.acme").await["ready"], true);
-    bus.send_to("acme", [trucker_created(1, "unnamed"), created_for("acme", 2), created_for("beta", 3)]).await;
+    bus.send_to("acme", [trucker_created(1, "unnamed"), created_for("acme", 2), created_for("beta", 3)])
+        .await;
     bus.send([trucker_created(1, "general"), created_for("acme", 4), created_for("beta", 5)]).await;
     service.settle(5).await;
     let ids = ["acme/1", "acme/2", "acme/4", "beta/5", "default/1"];
@@ -174,10 +175,14 @@ async fn an_event_for_a_company_nobody_knows_is_dead_with_that_cause_until_it_is
     let gamma = invites.iter().find(|invite| invite.key.to_string() == "gamma/1").unwrap();
     let failure = gamma.last_failure.as_ref().unwrap();
     assert_eq!(gamma.state.name(), StateName::Dead);
-    assert_eq!((failure.class, failure.code.as_str()), (FailureClass::UnknownAccount, "account_not_configured"));
+    assert_eq!(
+        (failure.class, failure.code.as_str()),
+        (FailureClass::UnknownAccount, "account_not_configured")
+    );
     assert_eq!(api.handle.stats().effects, 1, "no other company's token was used for them");
     let told = bus.take_announced().await;
-    let told_gamma = told.iter().map(Delivery::json).find(|event| event["data"]["account"] == "gamma").unwrap();
+    let told_gamma =
+        told.iter().map(Delivery::json).find(|event| event["data"]["account"] == "gamma").unwrap();
     assert_eq!(told_gamma["type"], "invite.failed");
     assert_eq!(told_gamma["data"]["failure"]["class"], "unknown_account", "{told_gamma}");
     // However many names senders think of, the metrics stay as they are.
@@ -194,9 +199,9 @@ async fn an_event_for_a_company_nobody_knows_is_dead_with_that_cause_until_it_is
     let published = async || {
         let of_gamma = |id: &str| id == "gamma/1";
         let invites = service.invites();
-        invites.iter().any(|invite| {
-            of_gamma(&invite.key.to_string()) && invite.state.name() == StateName::Published
-        })
+        invites
+            .iter()
+            .any(|invite| of_gamma(&invite.key.to_string()) && invite.state.name() == StateName::Published)
     };
     until("the company's invite", published).await;
 }
@@ -259,7 +264,9 @@ async fn one_event_beside_a_backlog(store: &str, settings: Settings, bus: &Bus, 
         assert_eq!(dead, 0);
     }
     assert_eq!(api.handle.stats().effects, 2 * N_SINGLE);
-    println!("{store}, one event from sending to ready: {alone:?} alone, {beside:?} beside {N_BACKLOG} of another company");
+    println!(
+        "{store}, one event from sending to ready: {alone:?} alone, {beside:?} beside {N_BACKLOG} of another company"
+    );
 }
 
 /// Sends some of beta's events, one after the other; the median time from sending to the code.
@@ -270,14 +277,19 @@ async fn median_to_ready(bus: &Bus, first: u64) -> Duration {
         bus.send([created_for("beta", pk)]).await;
         let mut at = None;
         until("beta's event to be announced", async || {
-            let found = bus.take_announced().await.iter().map(Delivery::json).find(|event| {
-                event["data"]["account"] == "beta" && event["data"]["trucker"]["pk"] == pk
-            });
+            let found = bus
+                .take_announced()
+                .await
+                .iter()
+                .map(Delivery::json)
+                .find(|event| event["data"]["account"] == "beta" && event["data"]["trucker"]["pk"] == pk);
             at = found.map(|event| event["time"].as_str().unwrap().to_owned());
             at.is_some()
         })
         .await;
-        took.push(at.unwrap().parse::<time::Timestamp>().unwrap().since(sent));
+        let at = humantime::parse_rfc3339(&at.unwrap()).unwrap();
+        let at = at.duration_since(std::time::UNIX_EPOCH).unwrap();
+        took.push(at.saturating_sub(sent.since(time::Timestamp::EPOCH)));
     }
     took.sort();
     took[took.len() / 2]

@@ -186,7 +186,12 @@ impl Service {
     }
 
     /// Posts to the public port; `None` if nobody answers.
-    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Option<http::Answer> {
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Option<http::Answer> {
         let address = self.process().webhook.expect("the webhook is on");
         http::post(format!("http://{address}{path}"), headers, body).await
     }
