@@ -12,6 +12,8 @@ use invite_relay::dashdoc::simulator::{Faults, Settings, Simulator};
 use invite_relay::doctor::{Finding, Report, Verdict, examine};
 use invite_relay::lifecycle::Lifecycle;
 use lapin::BasicProperties;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
@@ -139,7 +141,51 @@ async fn the_doctor_points_at_dead_letters() {
     let operator = Operator::at(url.clone()).await;
     operator.publish("", "doctor-dead.dead", "canary", BasicProperties::default()).await;
     let report = Given::broker(url, "doctor-dead", "verify").examined().await;
-    assert_found(&report, "source.rabbitmq.dead_letters", "warning", "could not be read: 1", "headers");
+    assert_found(
+        &report,
+        "source.rabbitmq.dead_letters",
+        "warning",
+        "could not be read: 1",
+        "dead-letters list",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_sees_a_queue_that_was_made_otherwise_and_what_the_broker_drops() {
+    let url = RabbitMq::shared().url();
+    let operator = Operator::at(url.clone()).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(2));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    operator.channel.queue_declare("doctor-otherwise".into(), durable, arguments).await.unwrap();
+    let given = Given::broker(url.clone(), "doctor-otherwise", "verify");
+    let report = given.examined().await;
+    let part = |check: &str| format!("source.rabbitmq.{check}");
+    assert_found(&report, &part("arguments"), "warning", "x-delivery-limit is 2", "make it again");
+    assert_found(&report, &part("dead_letter_target"), "warning", "is gone", "rabbitmqctl set_policy");
+    assert_found(&report, &part("limits"), "warning", "delivery limit is 2", "20 or more");
+    assert_found(&report, &part("alarms"), "ok", "takes messages", "");
+    assert_eq!(operator.n_ready("doctor-otherwise").await, Some(0), "nothing is published to it");
+
+    let connection = connect(&Endpoint::parse(&url).unwrap(), "test").await.unwrap();
+    let ours = Topology { queue_type: QueueType::Quorum, ..topology("doctor-ours") };
+    ours.apply(&connection, &Observer::default()).await.unwrap();
+    let report = Given::broker(url, "doctor-ours", "verify").examined().await;
+    assert_found(&report, &part("arguments"), "ok", "as the service declares it", "");
+    assert_found(&report, &part("dead_letter_target"), "ok", "doctor-ours.dead", "");
+    assert_found(&report, &part("limits"), "ok", "30 min", "");
+    assert_found(&report, "sink.rabbitmq.alarms", "ok", "takes messages", "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_sees_an_alarm_that_stops_all_publishing() {
+    let rabbitmq = tokio::task::block_in_place(RabbitMq::start);
+    tokio::task::block_in_place(|| rabbitmq.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]));
+    let report = Given::broker(rabbitmq.url(), "doctor-alarm", "declare").examined().await;
+    for part in ["source.rabbitmq", "sink.rabbitmq"] {
+        assert_found(&report, &format!("{part}.alarms"), "failed", "memory", "rabbitmq-diagnostics alarms");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@ mod examples;
 mod harness;
 mod http;
 mod interruptions;
+mod liveness;
 mod outages;
 mod platform;
 mod poison;
