@@ -64,7 +64,7 @@ async fn a_dead_channel_and_a_cancel_by_a_deleted_queue_are_healed_without_a_res
     service.settle(15).await;
     check(1..=15, &bus.take_announced().await, &api.handle);
     assert_eq!(service.pid(), pid);
-    assert_eq!(n_logged(&service, "the broker cancelled the consumer"), 1, "logged once");
+    assert_eq!(n_logged(&service, "\"reason\":\"the broker cancelled the consumer\""), 1, "once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
