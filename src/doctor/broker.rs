@@ -210,7 +210,7 @@ async fn dead_letters(connection: &Connection, name: &str, findings: &mut Findin
         Ok(QueueLook { n_ready, .. }) => findings.warning(
             "dead_letters",
             format!("\"{name}\" holds messages that could not be read: {n_ready}"),
-            "invite-relay dead-letters list shows why; mend the sender or event.trucker_pk, then dead-letters return",
+            "invite-relay dead-letters list tells why; mend the sender or the configuration, then dead-letters return",
         ),
         Err(_) => findings.skipped("dead_letters", format!("\"{name}\" is not there")),
     }
