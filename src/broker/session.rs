@@ -75,7 +75,10 @@ where
                 Some(judged) = hand.judging.next() => self.settle(&mut hand, judged),
                 Some(tags) = hand.burying.next() => hand.buried(&tags),
                 found = &mut check => match found {
-                    Ok(n) if n > 0 => check = self.check(&connection),
+                    Ok(n) if n > 0 => {
+                        self.observer.tell(BrokerEvent::ConsumerSeen);
+                        check = self.check(&connection);
+                    }
                     Ok(_) => break End::Fault(BrokerEvent::ConsumerLost, "the queue has no consumer".into()),
                     Err(error) => break End::Fault(BrokerEvent::ConsumerLost, error.to_string()),
                 },

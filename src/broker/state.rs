@@ -35,6 +35,8 @@ pub enum BrokerEvent {
     ConsumerCancelled,
     /// The periodic check found no queue, or no consumer on it, behind a connection that looked healthy.
     ConsumerLost,
+    /// The periodic check found our queue with a consumer on it.
+    ConsumerSeen,
     /// A channel was closed by the broker under a living connection.
     ChannelDied,
     /// The broker began to block publishers.
@@ -61,12 +63,13 @@ pub enum BrokerEvent {
 
 impl BrokerEvent {
     /// Every event, for metrics that exist from the start.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Connected,
         Self::Disconnected,
         Self::AttemptFailed,
         Self::ConsumerCancelled,
         Self::ConsumerLost,
+        Self::ConsumerSeen,
         Self::ChannelDied,
         Self::Blocked,
         Self::Unblocked,
@@ -88,6 +91,7 @@ impl BrokerEvent {
             Self::AttemptFailed => "attempt_failed",
             Self::ConsumerCancelled => "consumer_cancelled",
             Self::ConsumerLost => "consumer_lost",
+            Self::ConsumerSeen => "consumer_seen",
             Self::ChannelDied => "channel_died",
             Self::Blocked => "blocked",
             Self::Unblocked => "unblocked",

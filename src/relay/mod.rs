@@ -71,6 +71,8 @@ impl Relay {
         metrics: Arc<Metrics>,
         life: &Lifecycle,
     ) -> Arc<Self> {
+        metrics.way_in(true);
+        metrics.backlog_limit.set(i64::try_from(max_backlog).unwrap_or(i64::MAX));
         Arc::new(Self {
             store,
             accounts: accounts.into_iter().map(|account| (account.name.clone(), account)).collect(),
@@ -165,6 +167,7 @@ impl Relay {
             changed
         });
         if changed {
+            self.metrics.way_in(now.is_ok());
             match now {
                 Ok(()) => tracing::info!(unfinished, "events are taken in again"),
                 Err(reason) => tracing::warn!(reason, unfinished, "no events are taken in"),

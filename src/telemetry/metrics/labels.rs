@@ -3,6 +3,7 @@
 use super::table::{Accounts, Label};
 use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;
+use crate::doctor::VerdictName;
 use crate::invite::{Announcement, FailureClass, GateReason, Origin, Sink, StateName};
 
 /// Declares a label as an enum: its name in the metrics, and a word for each value.
@@ -61,6 +62,7 @@ domain_label!(Sink: "sink");
 domain_label!(Announcement: "event");
 domain_label!(Operation: "operation");
 domain_label!(BrokerEvent: "kind");
+domain_label!(VerdictName: "verdict");
 
 label!(
     /// Where an event came from.
@@ -143,6 +145,90 @@ label!(
         Changed = "changed",
         /// The second read-back found the published code.
         Confirmed = "confirmed",
+        /// The second read-back found no code any more: the published one was used, as it should be.
+        Used = "used",
+        /// Reading back was given up without an answer.
+        GivenUp = "given_up",
+    }
+);
+
+label!(
+    /// A state in which an invite still waits for something.
+    WaitingState: "state" {
+        /// See [`StateName::Received`].
+        Received = "received",
+        /// See [`StateName::Calling`].
+        Calling = "calling",
+        /// See [`StateName::Waiting`].
+        Waiting = "waiting",
+        /// See [`StateName::Parked`].
+        Parked = "parked",
+        /// See [`StateName::Unknown`].
+        Unknown = "unknown",
+        /// See [`StateName::Ready`].
+        Ready = "ready",
+    }
+);
+
+impl WaitingState {
+    /// The name of the state.
+    pub const fn name(self) -> StateName {
+        match self {
+            Self::Received => StateName::Received,
+            Self::Calling => StateName::Calling,
+            Self::Waiting => StateName::Waiting,
+            Self::Parked => StateName::Parked,
+            Self::Unknown => StateName::Unknown,
+            Self::Ready => StateName::Ready,
+        }
+    }
+}
+
+label!(
+    /// How the attempts at a code ended.
+    Ended: "outcome" {
+        /// With a code.
+        Ready = "ready",
+        /// On the work list.
+        Dead = "dead",
+    }
+);
+
+label!(
+    /// A part that the doctor looks at.
+    Part: "part" {
+        /// Keys and values.
+        Configuration = "configuration",
+        /// The store.
+        Store = "store",
+        /// The queue, or the webhook's guard.
+        Source = "source",
+        /// Where announcements go.
+        Sink = "sink",
+        /// The API of any account.
+        Api = "api",
+        /// What the service listens on.
+        Ports = "ports",
+        /// The collector of traces.
+        Telemetry = "telemetry",
+    }
+);
+
+impl Part {
+    /// The part that a check belongs to: its name's first word.
+    pub fn of(check: &str) -> Option<Self> {
+        let first = check.split('.').next().unwrap_or_default();
+        Self::ALL.iter().copied().find(|part| part.as_str() == first)
+    }
+}
+
+label!(
+    /// Why a span was not delivered.
+    SpanLoss: "reason" {
+        /// Too many waited for the collector.
+        QueueFull = "queue_full",
+        /// The collector did not take them.
+        NotDelivered = "not_delivered",
     }
 );
 
