@@ -105,6 +105,7 @@ pub struct Metrics {
     pub http_server_request_duration: Table<(Route, HttpStatus), Latency>,
     pub doctor_findings: Table<(Part, DoctorVerdict), Gauge>,
     pub doctor_looked: SecondsGauge,
+    accounts: Accounts,
     registry: Registry,
     catalog: Vec<MetricDoc>,
 }
@@ -244,6 +245,7 @@ impl Metrics {
                 ("doctor_looked_timestamp_seconds", "When the doctor's checks last ran within the service, in seconds since the Unix epoch; 0 before the first time"),
                 SecondsGauge::default(),
             ),
+            accounts: d.accounts.clone(),
             registry: {
                 d.adopt(("spans_lost", "Spans that no collector got, by reason"), &spans.lost);
                 d.single(("spans_delivered", "Spans that the collector took"), spans.delivered.clone());

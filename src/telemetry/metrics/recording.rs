@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use opentelemetry::trace::TraceId;
 
+use super::table::OTHER_ACCOUNT;
 use super::{
     ApiOutcome, Ended, HttpStatus, Metrics, PublishFailure, Purpose, Route, UnknownCause, UnknownResolution,
     WaitingState,
@@ -174,10 +175,12 @@ impl Metrics {
 
     /// The books, as the store keeps them.
     pub fn books(&self, tally: &[Tally], now: Timestamp) {
-        let mut accounts: Vec<&AccountName> = tally.iter().map(|tally| &tally.account).collect();
-        accounts.dedup();
-        for account in accounts {
-            let of_account = || tally.iter().filter(|tally| &tally.account == account);
+        // Whoever is not configured has one row together with all others of that kind.
+        let configured = self.accounts.configured();
+        let other: AccountName = OTHER_ACCOUNT.parse().expect("a valid name");
+        for account in configured.iter().chain([&other]) {
+            let is_theirs = |of: &AccountName| of == account || *account == other && !configured.contains(of);
+            let of_account = || tally.iter().filter(|tally| is_theirs(&tally.account));
             for state in StateName::ALL {
                 let count: u64 =
                     of_account().filter(|tally| tally.state == state).map(|tally| tally.count).sum();
@@ -312,6 +315,24 @@ mod tests {
         let age = |state| metrics.oldest_waiting.of("a".parse::<AccountName>().unwrap(), state).get();
         assert_eq!([age(WaitingState::Parked), age(WaitingState::Ready)], [30.0, 7.0]);
         assert_eq!(age(WaitingState::Waiting), 0.0);
+    }
+
+    #[test]
+    fn accounts_that_are_not_configured_are_counted_together() {
+        let metrics = Metrics::new(&["a".parse().unwrap()]);
+        let tally = |account: &str, count| Tally {
+            account: account.parse().unwrap(),
+            state: StateName::Dead,
+            count,
+            oldest: None,
+        };
+        let of = |account: &str| {
+            metrics.invites.of(account.parse::<AccountName>().unwrap(), StateName::Dead).get()
+        };
+        metrics.books(&[tally("a", 1), tally("b", 20), tally("c", 300)], Timestamp::EPOCH);
+        assert_eq!((of("a"), of("nobody")), (1, 320));
+        metrics.books(&[tally("a", 1)], Timestamp::EPOCH);
+        assert_eq!((of("a"), of("nobody")), (1, 0), "what is gone is not remembered");
     }
 
     #[test]

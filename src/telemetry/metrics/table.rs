@@ -28,6 +28,11 @@ impl Accounts {
         names.dedup();
         Self(names.into())
     }
+
+    /// Those that have rows of their own.
+    pub(super) fn configured(&self) -> &[AccountName] {
+        &self.0
+    }
 }
 
 /// One label: its name and its closed set of values.

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod canaries;
+mod cardinality;
 mod checker;
 mod crashes;
 mod duplicates;
