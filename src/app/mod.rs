@@ -5,6 +5,7 @@
 //! connections close; the admin port goes last, so that a drain can be watched.
 
 mod build;
+mod checkup;
 mod readiness;
 mod store;
 
@@ -129,6 +130,7 @@ async fn start_parts(
         }
     });
     secrets.spawn(life, POLL_INTERVAL);
+    checkup::start(loaded, &metrics, life);
     info!(
         version = env!("CARGO_PKG_VERSION"), admin = %address, webhook = webhook.map(tracing::field::display),
         accounts = names.len(), "started"

@@ -207,8 +207,8 @@ label!(
         Sink = "sink",
         /// The API of any account.
         Api = "api",
-        /// What the service listens on.
-        Ports = "ports",
+        /// The port for operators.
+        Admin = "admin",
         /// The collector of traces.
         Telemetry = "telemetry",
     }

@@ -6,12 +6,13 @@ use opentelemetry::trace::TraceId;
 
 use super::table::OTHER_ACCOUNT;
 use super::{
-    ApiOutcome, Ended, HttpStatus, Metrics, PublishFailure, Purpose, Route, UnknownCause, UnknownResolution,
-    WaitingState,
+    ApiOutcome, Ended, HttpStatus, Metrics, Part, PublishFailure, Purpose, Route, UnknownCause,
+    UnknownResolution, WaitingState,
 };
 use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;
 use crate::dashdoc::client::Exchange;
+use crate::doctor::{Report, VerdictName};
 use crate::invite::{
     AccountName, Announcement, Answer, Failure, FailureClass, GateReason, Generation, Input, Invite, Sink,
     State, StateName,
@@ -164,6 +165,20 @@ impl Metrics {
     /// Events are taken in, or not.
     pub fn way_in(&self, open: bool) {
         self.intake_open.set(open.into());
+    }
+
+    /// The doctor's checks have run.
+    pub fn examined(&self, report: &Report) {
+        for part in Part::ALL {
+            for verdict in VerdictName::ALL {
+                let found = report.checks.iter().filter(|finding| {
+                    Part::of(&finding.check) == Some(*part) && finding.verdict.name() == verdict
+                });
+                let count = i64::try_from(found.count()).unwrap_or(i64::MAX);
+                self.doctor_findings.of(*part, verdict).set(count);
+            }
+        }
+        self.doctor_looked.set(time::now().since(Timestamp::EPOCH).as_secs_f64());
     }
 
     /// An account's gate is closed for one reason, or for none.
