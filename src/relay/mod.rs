@@ -57,6 +57,7 @@ pub struct Relay {
     /// What was said last about each sink's trouble, so that it is said once.
     trouble: Trouble,
     announcing: Arc<Semaphore>,
+    attempts: trace::Attempts,
     life: Lifecycle,
 }
 
@@ -85,6 +86,7 @@ impl Relay {
             publish_wake: Notify::new(),
             trouble: Trouble::default(),
             announcing: Arc::new(Semaphore::new(ANNOUNCING_MAX)),
+            attempts: trace::Attempts::default(),
             life: life.clone(),
         })
     }

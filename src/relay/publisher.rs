@@ -119,7 +119,7 @@ impl Relay {
         for work in taken.work {
             let relay = Arc::clone(self);
             self.life.spawn_work(async move {
-                let attempt = trace::attempt(&work.invite, Begun::FromTheStore);
+                let attempt = trace::attempt(&work.invite, Begun::FromTheStore, &relay.attempts);
                 relay.announce(work, &attempt).await;
             });
         }

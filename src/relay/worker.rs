@@ -28,7 +28,7 @@ impl Relay {
         place: Option<(Arc<Account>, Place)>,
         begun: Begun,
     ) {
-        let attempt = trace::attempt(&work.invite, begun);
+        let attempt = trace::attempt(&work.invite, begun, &self.attempts);
         while let Some(effect) = work.effect {
             let operation = match effect {
                 Effect::Announce(_) => {

@@ -10,6 +10,7 @@ mod examples;
 mod harness;
 mod http;
 mod interruptions;
+mod monitoring;
 mod outages;
 mod platform;
 mod postgres;
@@ -18,6 +19,7 @@ mod settings;
 mod shutdown;
 mod sinks;
 mod thousand;
+mod traces;
 mod webhook;
 mod work_list;
 

@@ -119,6 +119,17 @@ impl Bus {
         deliveries
     }
 
+    /// Everything announced since the last look: its headers as text, and the event.
+    pub(crate) async fn take_announced_with_headers(&self) -> Vec<(String, Value)> {
+        let operator = self.operator().await;
+        let mut deliveries = Vec::new();
+        while let Some(message) = operator.take(&self.announced).await {
+            let headers = format!("{:?}", message.properties.headers());
+            deliveries.push((headers, serde_json::from_slice(&message.data).unwrap()));
+        }
+        deliveries
+    }
+
     /// The headers of everything in the service's dead-letter queue, as text.
     pub(crate) async fn take_dead_headers(&self) -> Vec<String> {
         let (operator, queue) = (self.operator().await, format!("{}.dead", self.source_queue));
