@@ -99,9 +99,9 @@ async fn an_invite_that_works_at_once_is_one_trace_from_the_platform_to_the_anno
     assert_eq!(story.len(), 4, "{story:#?}");
 
     // The context goes on: in the header as the hop, in the event as the start of the transmission.
-    let announced = bus.take_announced_with_headers().await;
-    let (headers, event) = &announced[0];
-    assert!(headers.contains(&format!("00-{}-{}-01", PLATFORM.0, publish.id)), "{headers}");
+    let announced = bus.take_announced_with_trace().await;
+    let (hop, event) = &announced[0];
+    assert_eq!(*hop, format!("00-{}-{}-01", PLATFORM.0, publish.id));
     assert_eq!(event["traceparent"], format!("00-{}-{}-01", PLATFORM.0, intake.id));
 }
 
