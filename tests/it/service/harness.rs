@@ -49,13 +49,20 @@ impl Service {
     /// A service that has not started.
     pub(crate) fn prepare(settings: &Settings) -> Self {
         let directory = tempfile::Builder::new().prefix("relay-service-").tempdir().unwrap();
-        // A file of the settings' own would be shared by all tests.
         let database =
             settings.text("store.url").filter(|url| url.starts_with("postgres")).map(str::to_owned);
-        let file = format!("sqlite://{}", directory.path().join("store.db").display());
-        let url = database.clone().unwrap_or(file);
-        settings.clone().with("store.url", url).write(&directory.path().join("relay.toml"));
-        Self { directory, database, environment: Vec::new(), log: Log::default(), process: None }
+        let service =
+            Self { directory, database, environment: Vec::new(), log: Log::default(), process: None };
+        service.configure(settings);
+        service
+    }
+
+    /// Another configuration, for the next start on the same store.
+    pub(crate) fn configure(&self, settings: &Settings) {
+        // A file of the settings' own would be shared by all tests.
+        let file = format!("sqlite://{}", self.file("store.db").display());
+        let url = self.database.clone().unwrap_or(file);
+        settings.clone().with("store.url", url).write(&self.config_path());
     }
 
     /// A variable of the environment that it is started in.
@@ -122,7 +129,7 @@ impl Service {
     }
 
     /// Waits until it can accept work, from each of its sources.
-    async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         until("readiness", async || {
             let report = self.readiness().await;
             let parts = report["parts"].as_array().unwrap();
@@ -192,7 +199,11 @@ impl Service {
         };
         let source: AddressSource = Arc::new(move || Address::parse(&url).map_err(|error| error.to_string()));
         let listing = async { postgres::Peek::open(&source).await?.list(&all).await };
-        tokio::task::block_in_place(|| Handle::current().block_on(listing)).unwrap_or_default()
+        // On a thread of its own: the wake-ups of this one belong to the test's future.
+        let (runtime, listing) = (Handle::current(), std::pin::pin!(listing));
+        let listing =
+            || std::thread::scope(|scope| scope.spawn(|| runtime.block_on(listing)).join().unwrap());
+        tokio::task::block_in_place(listing).unwrap_or_default()
     }
 
     /// Whether there are `n` invites, all in this state.

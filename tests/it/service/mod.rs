@@ -13,6 +13,7 @@ mod interruptions;
 mod monitoring;
 mod outages;
 mod platform;
+mod poison;
 mod postgres;
 mod replicas;
 mod settings;
