@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::config::Loaded;
 use crate::doctor::{Report, Verdict, examine};
 use crate::lifecycle::Lifecycle;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{CheckVerdict, Metrics, Part};
 
 /// The first look waits until the parts had time to start.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
@@ -44,13 +44,29 @@ pub(super) fn start(loaded: &Loaded, metrics: &Arc<Metrics>, life: &Lifecycle) {
             };
             match report {
                 Ok(report) => {
-                    metrics.examined(&report);
+                    metrics.examined(&counted(&report));
                     tell(&report, &mut known);
                 }
                 Err(_) => warn!(seconds = LIMIT.as_secs(), "the doctor's checks have not ended in time"),
             }
         }
     });
+}
+
+/// Each check by part and verdict.
+fn counted(report: &Report) -> Vec<(Part, CheckVerdict)> {
+    let counted = report.checks.iter().filter_map(|finding| {
+        let verdict = match finding.verdict {
+            Verdict::Ok => CheckVerdict::Ok,
+            Verdict::Warning { .. } => CheckVerdict::Warning,
+            Verdict::Failed { .. } => CheckVerdict::Failed,
+            Verdict::Skipped => CheckVerdict::Skipped,
+        };
+        let part = Part::of(&finding.check);
+        debug_assert!(part.is_some(), "{} is of no known part", finding.check);
+        Some((part?, verdict))
+    });
+    counted.collect()
 }
 
 /// Says what has changed since the last look; `known` are the failed checks then, with their evidence.

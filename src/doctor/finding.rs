@@ -34,48 +34,15 @@ pub enum Verdict {
     Skipped,
 }
 
-/// The name of a verdict, without its mend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VerdictName {
-    /// See [`Verdict::Ok`].
-    Ok,
-    /// See [`Verdict::Warning`].
-    Warning,
-    /// See [`Verdict::Failed`].
-    Failed,
-    /// See [`Verdict::Skipped`].
-    Skipped,
-}
-
-impl VerdictName {
-    /// Every name.
-    pub const ALL: [Self; 4] = [Self::Ok, Self::Warning, Self::Failed, Self::Skipped];
-
-    /// The word for people, machines and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Failed => "failed",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
 impl Verdict {
-    /// Its name.
-    pub const fn name(&self) -> VerdictName {
-        match self {
-            Self::Ok => VerdictName::Ok,
-            Self::Warning { .. } => VerdictName::Warning,
-            Self::Failed { .. } => VerdictName::Failed,
-            Self::Skipped => VerdictName::Skipped,
-        }
-    }
-
     /// The word for people and machines.
     pub const fn as_str(&self) -> &'static str {
-        self.name().as_str()
+        match self {
+            Self::Ok => "ok",
+            Self::Warning { .. } => "warning",
+            Self::Failed { .. } => "failed",
+            Self::Skipped => "skipped",
+        }
     }
 
     /// What to do, where something is to be done.

@@ -20,4 +20,4 @@ mod telemetry;
 mod webhook;
 
 pub use examine::examine;
-pub use finding::{Counts, Finding, Report, Verdict, VerdictName};
+pub use finding::{Counts, Finding, Report, Verdict};

@@ -21,8 +21,8 @@ use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
 pub use labels::{
-    ApiOutcome, Ended, EventOutcome, HttpStatus, Part, PublishFailure, Purpose, Route, Source, SpanLoss,
-    UnknownCause, UnknownResolution, WaitingState,
+    ApiOutcome, CheckVerdict, Ended, EventOutcome, HttpStatus, Part, PublishFailure, Purpose, Route, Source,
+    SpanLoss, UnknownCause, UnknownResolution, WaitingState,
 };
 pub use latency::Latency;
 pub use spans::SpanCounters;
@@ -30,7 +30,6 @@ pub use table::{Label, LabelSet, Table};
 
 use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;
-use crate::doctor::VerdictName as DoctorVerdict;
 use crate::invite::{AccountName, Announcement, FailureClass, GateReason, Origin, Sink, StateName};
 use crate::time::{self, Timestamp};
 use table::Accounts;
@@ -103,7 +102,7 @@ pub struct Metrics {
     pub store_commit_duration: Histogram,
     pub store_errors: Counter,
     pub http_server_request_duration: Table<(Route, HttpStatus), Latency>,
-    pub doctor_findings: Table<(Part, DoctorVerdict), Gauge>,
+    pub doctor_findings: Table<(Part, CheckVerdict), Gauge>,
     pub doctor_looked: SecondsGauge,
     accounts: Accounts,
     registry: Registry,

@@ -3,7 +3,6 @@
 use super::table::{Accounts, Label};
 use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;
-use crate::doctor::VerdictName;
 use crate::invite::{Announcement, FailureClass, GateReason, Origin, Sink, StateName};
 
 /// Declares a label as an enum: its name in the metrics, and a word for each value.
@@ -62,7 +61,6 @@ domain_label!(Sink: "sink");
 domain_label!(Announcement: "event");
 domain_label!(Operation: "operation");
 domain_label!(BrokerEvent: "kind");
-domain_label!(VerdictName: "verdict");
 
 label!(
     /// Where an event came from.
@@ -221,6 +219,20 @@ impl Part {
         Self::ALL.iter().copied().find(|part| part.as_str() == first)
     }
 }
+
+label!(
+    /// How one of the doctor's checks ended.
+    CheckVerdict: "verdict" {
+        /// As it should be.
+        Ok = "ok",
+        /// Worth a look.
+        Warning = "warning",
+        /// To be mended.
+        Failed = "failed",
+        /// Not looked at.
+        Skipped = "skipped",
+    }
+);
 
 label!(
     /// Why a span was not delivered.

@@ -6,13 +6,12 @@ use opentelemetry::trace::TraceId;
 
 use super::table::OTHER_ACCOUNT;
 use super::{
-    ApiOutcome, Ended, HttpStatus, Metrics, Part, PublishFailure, Purpose, Route, UnknownCause,
+    ApiOutcome, CheckVerdict, Ended, HttpStatus, Metrics, Part, PublishFailure, Purpose, Route, UnknownCause,
     UnknownResolution, WaitingState,
 };
 use crate::broker::BrokerEvent;
 use crate::dashdoc::answer::Operation;
 use crate::dashdoc::client::Exchange;
-use crate::doctor::{Report, VerdictName};
 use crate::invite::{
     AccountName, Announcement, Answer, Failure, FailureClass, GateReason, Generation, Input, Invite, Sink,
     State, StateName,
@@ -169,15 +168,12 @@ impl Metrics {
         self.intake_open.set(open.into());
     }
 
-    /// The doctor's checks have run.
-    pub fn examined(&self, report: &Report) {
+    /// The doctor's checks have run, and each of them ended like this.
+    pub fn examined(&self, checks: &[(Part, CheckVerdict)]) {
         for part in Part::ALL {
-            for verdict in VerdictName::ALL {
-                let found = report.checks.iter().filter(|finding| {
-                    Part::of(&finding.check) == Some(*part) && finding.verdict.name() == verdict
-                });
-                let count = i64::try_from(found.count()).unwrap_or(i64::MAX);
-                self.doctor_findings.of(*part, verdict).set(count);
+            for verdict in CheckVerdict::ALL {
+                let count = checks.iter().filter(|check| **check == (*part, *verdict)).count();
+                self.doctor_findings.of(*part, *verdict).set(i64::try_from(count).unwrap_or(i64::MAX));
             }
         }
         self.doctor_looked.set(time::now().since(Timestamp::EPOCH).as_secs_f64());

@@ -8,6 +8,7 @@ mod crashes;
 mod duplicates;
 mod examples;
 mod harness;
+mod health;
 mod http;
 mod interruptions;
 mod monitoring;
