@@ -42,12 +42,11 @@ pub(super) fn start(loaded: &Loaded, metrics: &Arc<Metrics>, life: &Lifecycle) {
                 () = drain.draining() => return,
                 looked = tokio::time::timeout(LIMIT, Box::pin(looking)) => looked,
             };
-            match report {
-                Ok(report) => {
-                    metrics.examined(&counted(&report));
-                    tell(&report, &mut known);
-                }
-                Err(_) => warn!(seconds = LIMIT.as_secs(), "the doctor's checks have not ended in time"),
+            if let Ok(report) = report {
+                metrics.examined(&counted(&report));
+                tell(&report, &mut known);
+            } else {
+                warn!(seconds = LIMIT.as_secs(), "the doctor's checks have not ended in time");
             }
         }
     });

@@ -146,6 +146,7 @@ impl Metrics {
         Self::started_at(accounts, spans, time::now())
     }
 
+    #[expect(clippy::too_many_lines, reason = "one declaration for each metric: a table to read")]
     fn started_at(accounts: &[AccountName], spans: &SpanCounters, start: Timestamp) -> Self {
         let counter = Counter::default;
         let mut d = Declarations::new(accounts);
