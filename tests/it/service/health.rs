@@ -1,10 +1,17 @@
 //! Probes: what is alive is not restarted because something else is away, and what is not ready says why.
 
+use super::Api;
 use super::harness::Service;
-use super::{Api, http};
 use crate::service::platform::Bus;
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::until;
+
+/// Status and body, as a probe sees them.
+async fn ask(url: String) -> (u16, String) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.execute(client.get(url).build().unwrap()).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_outage_restarts_no_pod_and_readiness_says_why() {
@@ -13,7 +20,7 @@ async fn a_broker_outage_restarts_no_pod_and_readiness_says_why() {
     let bus = Bus::at(broker.url(), "probed").await;
     let service = Service::start(&bus.as_sink(bus.as_source(api.settings()))).await;
     // The startup probe asks for the same: it is answered once everything has started.
-    let alive = async || http::ask(service.admin_url("/livez")).await;
+    let alive = async || ask(service.admin_url("/livez")).await;
     let pid = service.pid();
     assert_eq!(alive().await, (200, "ok\n".to_owned()));
 
@@ -21,7 +28,7 @@ async fn a_broker_outage_restarts_no_pod_and_readiness_says_why() {
     until("readiness to say no", async || {
         // As often as the kubelet likes to ask.
         assert_eq!(alive().await, (200, "ok\n".to_owned()));
-        http::ask(service.admin_url("/readyz")).await.0 == 503
+        ask(service.admin_url("/readyz")).await.0 == 503
     })
     .await;
     let report = service.readiness().await;
@@ -35,7 +42,7 @@ async fn a_broker_outage_restarts_no_pod_and_readiness_says_why() {
         assert!(part["since"].is_string(), "{part}");
     }
     tokio::task::block_in_place(|| broker.start_again());
-    until("readiness", async || http::ask(service.admin_url("/readyz")).await.0 == 200).await;
+    until("readiness", async || ask(service.admin_url("/readyz")).await.0 == 200).await;
     assert_eq!((alive().await.0, service.pid()), (200, pid));
 }
 

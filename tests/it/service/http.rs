@@ -12,12 +12,6 @@ pub(crate) async fn get(url: String) -> String {
     exchange(client().get(url)).await.expect("the admin port answers").body
 }
 
-/// Status and body.
-pub(crate) async fn ask(url: String) -> (u16, String) {
-    let answer = exchange(client().get(url)).await.expect("the admin port answers");
-    (answer.status, answer.body)
-}
-
 /// `None` if nobody answers.
 pub(crate) async fn post(url: String, headers: &[(&str, &str)], body: &str) -> Option<Answer> {
     let request = client().post(url).body(body.to_owned());

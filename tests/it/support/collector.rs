@@ -1,6 +1,7 @@
 //! A real OpenTelemetry collector: spans go through it to a receiver in the test's own process.
 
 use std::env;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -202,5 +203,8 @@ fn text(value: AnyValue) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
