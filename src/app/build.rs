@@ -72,7 +72,9 @@ fn backoff(config: &Config) -> anyhow::Result<Backoff> {
     Backoff::try_new(retry.base_delay, retry.factor, retry.max_delay).context("[retry]")
 }
 
+/// Counts what happens on a connection that is wanted from here on.
 fn observer(metrics: &Arc<Metrics>, purpose: Purpose) -> Observer {
+    metrics.broker_wanted.of(purpose).set(1);
     let metrics = Arc::clone(metrics);
     Observer::new(move |event| metrics.broker_happened(purpose, event))
 }

@@ -8,7 +8,7 @@ use axum::http::header::{DATE, LOCATION};
 use axum::response::IntoResponse;
 use invite_relay::broker::{Endpoint, Mode, Observer, QueueType, Topology, connect};
 use invite_relay::config::{self, Loaded, Sources};
-use invite_relay::dashdoc::simulator::{Faults, Settings, Simulator};
+use invite_relay::dashdoc::simulator::{DEFAULT_TOKEN, Faults, Settings, Simulator};
 use invite_relay::doctor::{Finding, Report, Verdict, examine};
 use invite_relay::lifecycle::Lifecycle;
 use lapin::BasicProperties;
@@ -29,18 +29,26 @@ struct Given {
     topology: &'static str,
     base_url: String,
     token: &'static str,
+    rate: &'static str,
 }
 
 impl Given {
     /// A broker without any topology, and an API that is never asked.
     fn broker(broker: SecretString, name: &'static str, topology: &'static str) -> Self {
-        Self { broker, name, topology, base_url: "http://127.0.0.1:1".into(), token: "canary-token" }
+        Self {
+            broker,
+            name,
+            topology,
+            base_url: "http://127.0.0.1:1".into(),
+            token: "canary-token",
+            rate: "5",
+        }
     }
 
     /// A broker that is never there, and this API.
     fn api(base_url: String, token: &'static str) -> Self {
         let broker = "amqp://guest:canary-password@127.0.0.1:1".into();
-        Self { broker, name: "any", topology: "verify", base_url, token }
+        Self { broker, name: "any", topology: "verify", base_url, token, rate: "5" }
     }
 
     fn load(&self, dir: &TempDir) -> Loaded {
@@ -53,6 +61,7 @@ impl Given {
             format!("source.rabbitmq.topology={}", self.topology),
             format!("sink.rabbitmq.exchange={name}.events"),
             format!("dashdoc.base_url={}", self.base_url),
+            format!("dashdoc.rate_per_second={}", self.rate),
             format!("store.url=sqlite://{}", store.display()),
             "admin.listen=127.0.0.1:0".into(),
         ];
@@ -232,6 +241,62 @@ async fn the_doctor_tells_a_good_token_from_a_refused_one_a_wrong_path_and_an_ou
     handle.set_faults(Faults::profile("outage").unwrap());
     let report = Given::api(base_url, "canary-good").examined().await;
     assert_found(&report, "api.default.token", "failed", "503", "nothing to mend here");
+    life.begin_drain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_tells_a_name_that_leads_nowhere_from_tls_that_fails_and_a_rate_that_is_too_high() {
+    let report = Given::api("https://api.nowhere.invalid/api/v4".into(), "canary-token").examined().await;
+    assert_found(
+        &report,
+        "api.default.dns",
+        "failed",
+        "api.nowhere.invalid",
+        "correct the host in dashdoc.base_url",
+    );
+    assert_eq!(of(&report, "api.default.token").verdict, Verdict::Skipped);
+
+    let life = Lifecycle::new();
+    let plain = serve(&life, StatusCode::OK).await;
+    let report = Given::api(format!("https://{plain}"), "canary-token").examined().await;
+    assert_found(&report, "api.default.connection", "failed", "", "correct scheme (https or http)");
+    assert_eq!(of(&report, "api.default.clock").verdict, Verdict::Skipped);
+
+    let simulator = Simulator::bind(Settings::default()).await.unwrap();
+    let base_url = simulator.base_url().clone();
+    let life_of_simulator = life.clone();
+    life.spawn_work(async move { simulator.run(life_of_simulator).await });
+    let given = Given { rate: "20", ..Given::api(base_url.clone(), DEFAULT_TOKEN) };
+    let mend = "dashdoc.rate_per_second (flag --set) to 10 or less";
+    assert_found(&given.examined().await, "api.default.rate", "warning", "20 requests per second", mend);
+    let report = Given::api(base_url, DEFAULT_TOKEN).examined().await;
+    assert_found(&report, "api.default.rate", "ok", "5 requests per second", "");
+    life.begin_drain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_looks_for_the_collector_that_the_environment_names() {
+    let dir = TempDir::new().unwrap();
+    let loaded = Given::api("http://127.0.0.1:1".into(), "canary-token").load(&dir);
+    let life = Lifecycle::new();
+    let there = serve(&life, StatusCode::OK).await;
+    for (endpoint, verdict, evidence) in [
+        (Some(format!("http://{there}/?key=canary")), "ok", "takes connections"),
+        (Some("http://127.0.0.1:1".to_owned()), "warning", "traces are dropped, invites are not affected"),
+        (None, "skipped", "no OTEL_* variable"),
+    ] {
+        let env = |name: &str| endpoint.clone().filter(|_| name == "OTEL_EXPORTER_OTLP_ENDPOINT");
+        let report = soon("the doctor's report", Box::pin(examine(&loaded, env))).await;
+        assert_found(&report, "telemetry.collector", verdict, evidence, "");
+        assert!(!format!("{report:?}").contains("canary"), "{report:?}");
+    }
+    let env = |name: &str| match name {
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(format!("http://{there}")),
+        "OTEL_TRACES_SAMPLER" => Some("sometimes-canary".to_owned()),
+        _ => None,
+    };
+    let report = soon("the doctor's report", Box::pin(examine(&loaded, env))).await;
+    assert_found(&report, "telemetry.variables", "warning", "OTEL_TRACES_SAMPLER", "unset the variable");
     life.begin_drain();
 }
 
