@@ -61,6 +61,10 @@ points! {
     PublishConfirmed => "publish.confirmed",
     /// An account's gate is about to be committed.
     GateCommit => "gate.commit",
+    /// A person's order is about to be committed.
+    OrderCommit => "order.commit",
+    /// A person's order is committed.
+    OrderCommitted => "order.committed",
     /// Codes and old rows are about to be erased.
     TidyCommit => "tidy.commit",
 }

@@ -110,6 +110,10 @@ fn every_command_explains_itself_with_an_example_of_its_own() {
         "config schema",
         "invites list",
         "invites show",
+        "invites causes",
+        "invites redrive",
+        "invites reissue",
+        "invites orders",
         "version",
     ];
     for name in contract {

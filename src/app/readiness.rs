@@ -17,6 +17,10 @@ pub(super) fn follow(health: &Health, relay: &Arc<Relay>, life: &Lifecycle) {
         Ok(()) => Ok("reads and writes".to_owned()),
         Err(why) => Err(why.clone()),
     });
+    follow_state(health.required("intake"), relay.watch_open(), life, |open| match open {
+        Ok(()) => Ok("takes events".to_owned()),
+        Err(why) => Err(why.clone()),
+    });
     for account in relay.accounts() {
         let part = health.optional(format!("account.{}", account.name));
         follow_state(part, account.watch_gate(), life, |gate| match gate {

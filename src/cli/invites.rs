@@ -1,14 +1,17 @@
-//! `invite-relay invites`
+//! `invite-relay invites`: looking at stored invites, and what a person may ask of them.
+
+mod desk;
 
 use clap::Subcommand;
 
+use self::desk::Desk;
 use super::output::{Output, print_json, print_table, table};
 use super::{ConfigArgs, Failure};
-use crate::app::store_path;
-use crate::invite::{AccountName, Invite, StateName, TruckerKey};
-use crate::store::Filter;
-use crate::store::sqlite::Peek;
-use crate::store::view::InviteView;
+use crate::app::Peek;
+use crate::http::orders::RedriveAnswer;
+use crate::invite::{AccountName, Invite, StateName, TruckerKey, TruckerPk};
+use crate::store::view::{CauseView, InviteView, OrderView};
+use crate::store::{Filter, Operator, Selection};
 use crate::time::{self, Timestamp};
 
 #[derive(clap::Args)]
@@ -33,6 +36,84 @@ Examples:
         /// Only invites of this account
         #[arg(long)]
         account: Option<AccountName>,
+        /// Only invites whose last failure is this: a class, a code, or class/code
+        #[arg(long)]
+        cause: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// What the dead invites died of: the work list in short
+    #[command(after_help = "Example:\n  invite-relay invites causes --config relay.toml")]
+    Causes {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Only invites of this account
+        #[arg(long)]
+        account: Option<AccountName>,
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Put dead invites back to work, with all attempts and all patience; shows which unless --apply is given
+    #[command(after_help = "\
+Examples:
+  invite-relay invites redrive --cause http_400.phone_number.invalid --by ada        what would be done
+  invite-relay invites redrive --cause http_400.phone_number.invalid --by ada --apply
+  invite-relay invites redrive default/23498 default/23499 --by ada --apply
+  invite-relay invites redrive --all --by ada --apply
+
+They take half of the account's pace, so that new events find a way between. Where a call may ever have had an
+effect that nobody knows of, the trucker is read first.")]
+    Redrive {
+        /// These invites: ACCOUNT/PK
+        ids: Vec<TruckerKey>,
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// All that died of this: a class, a code, or class/code, as `invites causes` shows it
+        #[arg(long, conflicts_with = "ids")]
+        cause: Option<String>,
+        /// Only invites of this account
+        #[arg(long, conflicts_with = "ids")]
+        account: Option<AccountName>,
+        /// All dead invites
+        #[arg(long, conflicts_with_all = ["ids", "cause", "account"])]
+        all: bool,
+        /// Who gives the order; recorded in the store
+        #[arg(long, value_name = "NAME")]
+        by: Operator,
+        /// Do it; without this, nothing is changed
+        #[arg(long)]
+        apply: bool,
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Ask for a new code for a trucker whose code was published: the next generation
+    #[command(after_help = "\
+Example:
+  invite-relay invites reissue default 23498 --by ada --config relay.toml
+
+The code that was published stops working.")]
+    Reissue {
+        /// The account's name
+        account: AccountName,
+        /// Dashdoc's key of the trucker
+        pk: TruckerPk,
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Who gives the order; recorded in the store
+        #[arg(long, value_name = "NAME")]
+        by: Operator,
+    },
+    /// The orders that people gave, newest first
+    #[command(after_help = "Example:\n  invite-relay invites orders --config relay.toml")]
+    Orders {
+        #[command(flatten)]
+        config: ConfigArgs,
         /// At most this many
         #[arg(long, default_value_t = 50)]
         limit: usize,
@@ -60,11 +141,11 @@ fn state(word: &str) -> Result<StateName, String> {
     })
 }
 
-pub(super) fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
-        Command::List { config, state, account, limit, output } => {
-            let invites =
-                open(config)?.list(&Filter { state, account, limit }).map_err(anyhow::Error::from)?;
+        Command::List { config, state, account, cause, limit, output } => {
+            let filter = Filter { state, account, cause, limit };
+            let invites = open(config).await?.list(&filter).await.map_err(anyhow::Error::from)?;
             match output {
                 Output::Json => {
                     print_json(&invites.iter().map(InviteView::from).collect::<Vec<_>>());
@@ -72,8 +153,56 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
                 Output::Table => list(&invites, limit),
             }
         }
+        Command::Causes { config, account, output } => {
+            let which = Selection { account, ..Selection::default() };
+            let causes = open(config).await?.causes(&which).await.map_err(anyhow::Error::from)?;
+            let causes: Vec<CauseView> = causes.iter().map(CauseView::from).collect();
+            match output {
+                Output::Json => print_json(&causes),
+                Output::Table if causes.is_empty() => println!("no invite is dead"),
+                Output::Table => show_causes(&causes),
+            }
+        }
+        Command::Orders { config, limit, output } => {
+            let orders = open(config).await?.orders(limit).await.map_err(anyhow::Error::from)?;
+            let orders: Vec<OrderView> = orders.iter().map(OrderView::from).collect();
+            match output {
+                Output::Json => print_json(&orders),
+                Output::Table if orders.is_empty() => println!("no orders were given"),
+                Output::Table => show_orders(&orders),
+            }
+        }
+        Command::Redrive { ids, config, cause, account, all, by, apply, output } => {
+            if ids.is_empty() && cause.is_none() && account.is_none() && !all {
+                return Err(Failure::Usage(
+                    "say which invites: ACCOUNT/PK, --cause, --account or --all; `invites causes` shows what there is"
+                        .to_owned(),
+                ));
+            }
+            let desk = Desk::find(config.load()?.config).await?;
+            let mut selections: Vec<Selection> =
+                ids.into_iter().map(|id| Selection { invite: Some(id), ..Selection::default() }).collect();
+            if selections.is_empty() {
+                selections.push(Selection { invite: None, account, cause });
+            }
+            let mut answer = RedriveAnswer { applied: apply, count: 0, causes: Vec::new() };
+            for which in &selections {
+                let part = desk.redrive(which, &by, apply).await?;
+                answer.count += part.count;
+                answer.causes.extend(part.causes);
+            }
+            match output {
+                Output::Json => print_json(&answer),
+                Output::Table => show_redrive(&answer),
+            }
+        }
+        Command::Reissue { account, pk, config, by } => {
+            let key = TruckerKey { account, pk };
+            let generation = Desk::find(config.load()?.config).await?.reissue(key.clone(), &by).await?;
+            println!("{key}: generation {generation} begins; the code before it stops working");
+        }
         Command::Show { id, config, output } => {
-            let story = open(config)?.show(&id).map_err(anyhow::Error::from)?;
+            let story = open(config).await?.show(&id).await.map_err(anyhow::Error::from)?;
             let Some(story) = story else {
                 return Err(Failure::Failed(anyhow::anyhow!("there is no invite {id} in this store")));
             };
@@ -87,10 +216,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open(config: ConfigArgs) -> Result<Peek, Failure> {
+async fn open(config: ConfigArgs) -> Result<Peek, Failure> {
     let loaded = config.load()?;
-    let path = store_path(&loaded.config)?;
-    Ok(Peek::open(&path).map_err(anyhow::Error::from)?)
+    Ok(Peek::open(&loaded.config).await?)
 }
 
 fn list(invites: &[Invite], limit: usize) {
@@ -113,6 +241,38 @@ fn list(invites: &[Invite], limit: usize) {
     print_table(&rows);
     if invites.len() == limit {
         println!("(the newest {limit}; see --limit)");
+    }
+}
+
+fn show_causes(causes: &[CauseView]) {
+    let mut rows = table(&["account", "cause", "dead", "first", "last"]);
+    for cause in causes {
+        let count = cause.count.to_string();
+        rows.add_row([&cause.account, &cause.cause, &count, &cause.first, &cause.last]);
+    }
+    print_table(&rows);
+}
+
+fn show_orders(orders: &[OrderView]) {
+    let mut rows = table(&["at", "by", "order", "invites", "which"]);
+    for order in orders {
+        let count = order.count.to_string();
+        rows.add_row([&order.at, &order.by, order.kind.as_str(), &count, &order.target]);
+    }
+    print_table(&rows);
+}
+
+fn show_redrive(answer: &RedriveAnswer) {
+    if answer.count == 0 {
+        println!("no dead invite fits");
+        return;
+    }
+    show_causes(&answer.causes);
+    let invites = if answer.count == 1 { "1 invite".to_owned() } else { format!("{} invites", answer.count) };
+    if answer.applied {
+        println!("{invites} back to work");
+    } else {
+        println!("{invites} would be put back to work; add --apply to do it");
     }
 }
 

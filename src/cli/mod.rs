@@ -49,7 +49,7 @@ enum Command {
     Doctor(doctor::Args),
     /// Check, show or describe the configuration
     Config(config::Args),
-    /// Look at stored invites
+    /// Look at stored invites, put dead ones back to work, ask for a new code
     Invites(invites::Args),
     /// Print the version
     Version(version::Args),
@@ -129,7 +129,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Send(args) => blocking(send::run(args)),
         Command::Doctor(args) => blocking(doctor::run(args)),
         Command::Config(args) => config::run(args),
-        Command::Invites(args) => invites::run(args),
+        Command::Invites(args) => blocking(invites::run(args)),
         Command::Version(args) => {
             version::run(&args);
             Ok(())

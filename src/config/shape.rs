@@ -220,7 +220,7 @@ mod tests {
         };
         assert!(matches!(key("source.rabbitmq.enabled"), Kind::Bool));
         assert!(matches!(key("source.rabbitmq.prefetch"), Kind::Integer { min: 1.0, max: 10_000.0 }));
-        assert!(matches!(key("dashdoc.accounts.acme.rate_per_second"), Kind::Number { max: 1000.0, .. }));
+        assert!(matches!(key("dashdoc.accounts.acme.rate_per_second"), Kind::Number { max: 100_000.0, .. }));
         assert!(matches!(key("dashdoc.accounts.acme.timeout"), Kind::Duration));
         assert!(matches!(key("dashdoc.timeout"), Kind::Duration));
         assert!(matches!(key("source.webhook.max_body"), Kind::Size));

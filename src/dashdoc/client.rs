@@ -151,7 +151,7 @@ impl Client {
                 Answer::Code(IssuedCode { fingerprint: self.fingerprints.fingerprint(key, &code), code })
             }
             Verdict::NoCode => Answer::NoCode,
-            Verdict::Failed(failure) => Answer::Failed { failure, retry_after },
+            Verdict::Failed(failure) => Answer::Failed { failure, retry_after, outage: false },
         };
         Exchange {
             answer,
@@ -220,7 +220,11 @@ impl Received {
 
 impl Exchange {
     fn failed(failure: Failure) -> Self {
-        Self { answer: Answer::Failed { failure, retry_after: None }, status: None, retry_after_cut: false }
+        Self {
+            answer: Answer::Failed { failure, retry_after: None, outage: false },
+            status: None,
+            retry_after_cut: false,
+        }
     }
 }
 

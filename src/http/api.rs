@@ -1,8 +1,9 @@
-//! The admin API below `/api/v1`, and the documents that describe both faces of the service: `/openapi.json` for
+//! The admin API below `/api/v1` (what people ask *for* is in `orders`), and the documents that describe both faces of the service: `/openapi.json` for
 //! what can be asked, `/asyncapi.json` for the events.
 
 use axum::Json;
 use axum::Router;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -11,11 +12,13 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::orders;
 use super::problem::{self, Problem};
 use crate::event::schema;
 use crate::invite::{StateName, TruckerKey};
-use crate::store::view::InviteView;
-use crate::store::{self, Filter};
+use crate::relay::Orders;
+use crate::store::view::{CauseView, InviteView};
+use crate::store::{Filter, Selection};
 
 /// Invites in one answer, unless asked otherwise; and at most.
 const LIMIT_DEFAULT: usize = 50;
@@ -24,22 +27,28 @@ const LIMIT_MAX: usize = 1000;
 #[derive(OpenApi)]
 #[openapi(info(
     title = "invite-relay admin API",
-    description = "Looks at stored invites. Codes are never part of an answer.",
+    description = "Looks at stored invites, puts dead ones back to work, asks for new codes. Codes are never part of an answer.",
     license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
 ))]
 struct Described;
 
-/// The routes of the API and the two documents, over `store`.
-pub fn router(store: store::Shared) -> Router {
-    let (router, described) = OpenApiRouter::with_openapi(Described::openapi())
-        .routes(routes!(list))
-        .routes(routes!(show))
-        .with_state(store)
-        .split_for_parts();
+/// The routes of the API and the two documents.
+pub fn router(desk: Orders) -> Router {
+    let (router, described) = routes().with_state(desk).split_for_parts();
     let openapi = serde_json::to_value(described).expect("a document out of text keys always serialises");
     router
         .route("/openapi.json", get(move || async move { Json(openapi) }))
         .route("/asyncapi.json", get(|| async { Json(asyncapi()) }))
+}
+
+fn routes() -> OpenApiRouter<Orders> {
+    OpenApiRouter::with_openapi(Described::openapi())
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(causes))
+        .routes(routes!(orders::list))
+        .routes(routes!(orders::redrive))
+        .routes(routes!(orders::reissue))
 }
 
 /// Which invites to list.
@@ -51,6 +60,8 @@ struct ListQuery {
     state: Option<String>,
     /// Only invites of this account.
     account: Option<String>,
+    /// Only invites whose last failure is of this class, has this code, or both as `class/code`.
+    cause: Option<String>,
     /// At most this many, up to 1000; 50 unless given.
     limit: Option<usize>,
 }
@@ -68,15 +79,11 @@ struct InviteList {
     (status = 503, description = "The store can't be read now", content_type = "application/problem+json"),
 ))]
 async fn list(
-    State(store): State<store::Shared>,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    State(desk): State<Orders>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<InviteList>, Problem> {
-    let bad = |field: &str, detail: String| {
-        let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid-parameter", "A parameter is wrong");
-        problem.detail(detail).field(field)
-    };
     let Query(query) =
-        query.map_err(|_| bad("query", "the parameters are state, account and limit".to_owned()))?;
+        query.map_err(|_| bad("query", "the parameters are state, account, cause and limit".to_owned()))?;
     let state = query.state.map(|word| {
         let words = StateName::ALL.map(StateName::as_str).join(", ");
         StateName::from_stored(&word).ok_or_else(|| bad("state", format!("the states are {words}")))
@@ -86,8 +93,9 @@ async fn list(
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(bad("limit", format!("must be from 1 to {LIMIT_MAX}")));
     }
-    let filter = Filter { state: state.transpose()?, account: account.transpose()?, limit };
-    let invites = store.list(filter).await.map_err(|_| unreadable())?;
+    let (state, account) = (state.transpose()?, account.transpose()?);
+    let filter = Filter { state, account, cause: query.cause, limit };
+    let invites = desk.store().list(filter).await.map_err(|_| unreadable())?;
     Ok(Json(InviteList { invites: invites.iter().map(InviteView::from).collect() }))
 }
 
@@ -101,16 +109,53 @@ async fn list(
     (status = 503, description = "The store can't be read now", content_type = "application/problem+json"),
 ))]
 async fn show(
-    State(store): State<store::Shared>,
+    State(desk): State<Orders>,
     Path((account, pk)): Path<(String, String)>,
 ) -> Result<Json<InviteView>, Problem> {
     let unknown = || Problem::not_found().detail("there is no invite for this account and pk");
     let key: TruckerKey = format!("{account}/{pk}").parse().map_err(|_| unknown())?;
-    let found = store.show(key).await.map_err(|_| unreadable())?;
+    let found = desk.store().show(key).await.map_err(|_| unreadable())?;
     found.map(|found| Json(InviteView::from(&found))).ok_or_else(unknown)
 }
 
-fn unreadable() -> Problem {
+/// Which dead invites.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct CausesQuery {
+    /// Only invites of this account.
+    account: Option<String>,
+}
+
+/// What dead invites died of, most first.
+#[derive(Debug, Serialize, ToSchema)]
+struct CauseList {
+    causes: Vec<CauseView>,
+}
+
+/// Lists what the dead invites died of, most first
+#[utoipa::path(get, path = "/api/v1/causes", params(CausesQuery), responses(
+    (status = 200, description = "The causes", body = CauseList),
+    (status = 400, description = "A parameter is wrong", content_type = "application/problem+json"),
+    (status = 503, description = "The store can't be read now", content_type = "application/problem+json"),
+))]
+async fn causes(
+    State(desk): State<Orders>,
+    query: Result<Query<CausesQuery>, QueryRejection>,
+) -> Result<Json<CauseList>, Problem> {
+    let Query(query) = query.map_err(|_| bad("query", "the parameter is account".to_owned()))?;
+    let account = query.account.map(|name| name.parse().map_err(|error| bad("account", format!("{error}"))));
+    let which = Selection { account: account.transpose()?, ..Selection::default() };
+    let causes = desk.store().causes(which).await.map_err(|_| unreadable())?;
+    Ok(Json(CauseList { causes: causes.iter().map(CauseView::from).collect() }))
+}
+
+pub(super) fn bad(field: &str, detail: String) -> Problem {
+    let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid-parameter", "A parameter is wrong");
+    problem.detail(detail).field(field)
+}
+
+pub(super) fn unreadable() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "The store can't be read now")
         .retry_after(problem::TRY_AGAIN_AFTER)
 }
@@ -162,12 +207,17 @@ mod tests {
 
     #[test]
     fn the_openapi_document_names_every_route_of_the_api() {
-        let (_, described) = OpenApiRouter::<store::Shared>::with_openapi(Described::openapi())
-            .routes(routes!(list))
-            .routes(routes!(show))
-            .split_for_parts();
+        let (_, described) = routes().split_for_parts();
         let paths: Vec<&String> = described.paths.paths.keys().collect();
-        assert_eq!(paths, ["/api/v1/invites", "/api/v1/invites/{account}/{pk}"]);
+        let expected = [
+            "/api/v1/causes",
+            "/api/v1/invites",
+            "/api/v1/invites/{account}/{pk}",
+            "/api/v1/invites/{account}/{pk}/reissue",
+            "/api/v1/orders",
+            "/api/v1/redrive",
+        ];
+        assert_eq!(paths, expected);
     }
 
     #[test]

@@ -3,5 +3,6 @@
 pub mod admin;
 pub mod api;
 pub mod health;
+pub(crate) mod orders;
 pub mod problem;
 pub mod serve;

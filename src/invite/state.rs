@@ -20,6 +20,8 @@ pub struct Invite {
     pub attempts: u32,
     /// Whether any call for this trucker ever had an unknown outcome: then one more read-back follows publishing.
     pub ever_unknown: bool,
+    /// After a reissue: the code of the generation before. To find it again is to find nothing new.
+    pub previous: Option<Fingerprint>,
     /// The first 404 of the current series, from which `retry.not_found_for` runs.
     pub not_found_since: Option<Timestamp>,
     /// What went wrong last, kept for people also after it was overcome.
@@ -45,6 +47,7 @@ impl Invite {
             state: State::Received { due: now },
             attempts: 0,
             ever_unknown: false,
+            previous: None,
             not_found_since: None,
             last_failure: None,
             accepted_at: now,

@@ -27,6 +27,13 @@ pub enum Input {
     Unconfirmed(Setback),
     /// The event can't be served at all (its account is not configured). Heard only before the first call.
     Refused(Failure),
+    /// A person puts a dead invite back to work, to be taken up from `due` on.
+    Redrive {
+        /// A crowd of them is spread out, so that new events find a way between.
+        due: Timestamp,
+    },
+    /// A person asks for a new code for a trucker whose code was published.
+    Reissue,
 }
 
 /// What the API answered, POST or GET.
@@ -42,6 +49,8 @@ pub enum Answer {
         failure: Failure,
         /// What `Retry-After` asked for.
         retry_after: Option<Duration>,
+        /// Whether the account's circuit is open: then a failure of the connection or of the API costs no attempt.
+        outage: bool,
     },
 }
 
@@ -93,6 +102,8 @@ pub fn step(invite: Invite, input: Input, rules: &Rules, moment: Moment) -> Step
         Input::Confirmed(sink) => machine.confirmed(invite, sink),
         Input::Unconfirmed(setback) => machine.unconfirmed(invite, setback),
         Input::Refused(failure) => machine.refused(invite, failure),
+        Input::Redrive { due } => machine.redriven(invite, due),
+        Input::Reissue => machine.reissued(invite),
     }
 }
 
@@ -148,7 +159,11 @@ impl Machine<'_> {
                 Answer::Code(issued) => self.ready(invite, issued, Origin::Generated),
                 // A client never reports this of a POST; if it did, the outcome would be in doubt.
                 Answer::NoCode => self.unknown(invite, Failure::new(FailureClass::Doubtful, "no_code"), None),
-                Answer::Failed { failure, retry_after } => match failure.class {
+                Answer::Failed { failure, retry_after, outage } => match failure.class {
+                    FailureClass::Transient if outage => {
+                        invite.attempts = invite.attempts.saturating_sub(1);
+                        self.parked(invite, failure, retry_after)
+                    }
                     FailureClass::Transient => self.spent(invite, failure, retry_after),
                     FailureClass::Throttled | FailureClass::Credentials | FailureClass::Misconfigured => {
                         invite.attempts = invite.attempts.saturating_sub(1);
@@ -156,6 +171,8 @@ impl Machine<'_> {
                     }
                     FailureClass::NotFound => self.not_found(invite, failure, retry_after),
                     FailureClass::Unknown | FailureClass::Doubtful => {
+                        let refund = outage && failure.class == FailureClass::Unknown;
+                        invite.attempts = invite.attempts.saturating_sub(refund.into());
                         self.unknown(invite, failure, retry_after)
                     }
                     FailureClass::Rejected | FailureClass::UnknownAccount => self.die(invite, failure),
@@ -188,9 +205,14 @@ impl Machine<'_> {
     /// Policy `reuse`: a code that is there is taken, and only a trucker without one is called for.
     fn read_before_call(&self, mut invite: Invite, answer: Answer) -> Step {
         match answer {
+            // The code that a person asked to replace.
+            Answer::Code(issued) if is_previous(&invite, &issued) => self.call(invite),
             Answer::Code(issued) => self.ready(invite, issued, Origin::Reused),
             Answer::NoCode => self.call(invite),
-            Answer::Failed { failure, retry_after } => match failure.class {
+            Answer::Failed { failure, retry_after, outage } => match failure.class {
+                FailureClass::Transient | FailureClass::Unknown if outage => {
+                    self.parked(invite, failure, retry_after)
+                }
                 // A GET has no effect, so its unknown outcome is only a failure; it counts as a try.
                 FailureClass::Transient | FailureClass::Unknown | FailureClass::Doubtful => {
                     invite.attempts = invite.attempts.saturating_add(1);
@@ -211,15 +233,23 @@ impl Machine<'_> {
     /// After an unknown outcome: what stands at the API now is the truth.
     fn read_back(&self, mut invite: Invite, reads: u32, answer: Answer) -> Step {
         match answer {
-            Answer::Code(issued) => self.ready(invite, issued, Origin::Recovered),
-            Answer::NoCode => {
+            Answer::Code(issued) if !is_previous(&invite, &issued) => {
+                self.ready(invite, issued, Origin::Recovered)
+            }
+            // No code, or still the one that a person asked to replace: the call had no effect.
+            Answer::Code(_) | Answer::NoCode => {
                 let failure = invite
                     .last_failure
                     .clone()
                     .unwrap_or_else(|| Failure::new(FailureClass::Unknown, "outcome_unknown"));
                 self.spent(invite, failure, None)
             }
-            Answer::Failed { failure, retry_after } => match failure.class {
+            Answer::Failed { failure, retry_after, outage } => match failure.class {
+                FailureClass::Transient | FailureClass::Unknown if outage => {
+                    let due = self.outage(&mut invite, retry_after);
+                    invite.state = State::Unknown { due, reads };
+                    rest(invite)
+                }
                 FailureClass::Transient | FailureClass::Unknown | FailureClass::Doubtful => {
                     if self.too_old(&invite) {
                         return self.die(invite, failure);
@@ -257,12 +287,15 @@ impl Machine<'_> {
                 return self.ready(invite, issued, Origin::Recovered);
             }
             Answer::Code(_) | Answer::NoCode => (None, None),
-            Answer::Failed { failure, retry_after } => {
+            Answer::Failed { failure, retry_after, outage } => {
                 let reads = verify.reads.saturating_add(1);
                 let again = Verify { due: self.backoff(reads, retry_after), reads };
                 let enough = reads >= self.rules.max_attempts;
                 let old = self.moment.now.since(at) >= self.rules.max_age;
                 let owed = match failure.class {
+                    FailureClass::Transient | FailureClass::Unknown if outage => {
+                        Some(Verify { due: self.after(retry_after), reads: verify.reads })
+                    }
                     // Age alone is no reason: after an outage of days, the first failure would end it.
                     FailureClass::Transient | FailureClass::Unknown | FailureClass::Doubtful => {
                         (!(enough && old)).then_some(again)
@@ -429,6 +462,34 @@ impl Machine<'_> {
         }
     }
 
+    /// Begins anew, with all patience. Where a call may ever have had an effect that nobody knows of, the trucker is
+    /// read first; what it shows is announced rather than replaced.
+    fn redriven(&self, mut invite: Invite, due: Timestamp) -> Step {
+        if let State::Dead { .. } = invite.state {
+            invite.state =
+                if invite.ever_unknown { State::Unknown { due, reads: 0 } } else { State::Received { due } };
+            self.begin_anew(&mut invite);
+        }
+        rest(invite)
+    }
+
+    /// The next generation. The code before is remembered, so that a read-back can't take it for the new one.
+    fn reissued(&self, mut invite: Invite) -> Step {
+        if let State::Published { fingerprint, .. } = invite.state {
+            invite.previous = Some(fingerprint);
+            invite.generation = invite.generation.next();
+            invite.state = State::Received { due: self.moment.now };
+            self.begin_anew(&mut invite);
+        }
+        rest(invite)
+    }
+
+    fn begin_anew(&self, invite: &mut Invite) {
+        invite.attempts = 0;
+        invite.not_found_since = None;
+        invite.begun_at = self.moment.now;
+    }
+
     fn die(&self, mut invite: Invite, failure: Failure) -> Step {
         invite.last_failure = Some(failure);
         let announce = Announce { pending: self.rules.sinks, due: self.lease(), refusals: 0 };
@@ -468,6 +529,10 @@ impl Machine<'_> {
             invite.begun_at = invite.begun_at.after(delay);
         }
     }
+}
+
+fn is_previous(invite: &Invite, issued: &IssuedCode) -> bool {
+    invite.previous == Some(issued.fingerprint)
 }
 
 fn then(next: Invite, effect: Effect) -> Step {

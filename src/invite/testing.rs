@@ -60,11 +60,20 @@ pub(super) fn failure(class: FailureClass) -> Failure {
 }
 
 pub(super) fn failed(class: FailureClass) -> Answer {
-    Answer::Failed { failure: failure(class), retry_after: None }
+    failed_in(class, false)
+}
+
+/// While the circuit is open, or not.
+pub(super) fn failed_in(class: FailureClass, outage: bool) -> Answer {
+    Answer::Failed { failure: failure(class), retry_after: None, outage }
 }
 
 pub(super) fn failed_with(class: FailureClass, retry_after: u64) -> Answer {
-    Answer::Failed { failure: failure(class), retry_after: Some(Duration::from_secs(retry_after)) }
+    Answer::Failed {
+        failure: failure(class),
+        retry_after: Some(Duration::from_secs(retry_after)),
+        outage: false,
+    }
 }
 
 pub(super) fn announce(pending: Sinks) -> Announce {

@@ -1,17 +1,19 @@
 //! One account at work: its client, its pace, its places in flight, its gate.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 
 use super::limiter::Limiter;
 use crate::dashdoc::client::{Client, Exchange};
-use crate::invite::{AccountName, Gate, GateReason, GateRules, Passage};
-use crate::store;
+use crate::invite::{
+    AccountName, Answer, Circuit, Effect, FailureClass, Gate, GateReason, GateRules, Passage, Refusal,
+};
+use crate::store::{self, GateDecision};
 use crate::telemetry::metrics::Metrics;
-use crate::time;
+use crate::time::Timestamp;
 
 /// What an account is allowed.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +40,10 @@ pub struct Account {
     places: Arc<Semaphore>,
     /// Readiness watches it.
     gate: watch::Sender<Gate>,
+    /// See [`Account::moves`].
+    moves: AtomicU64,
+    /// Failures in a row, of all its workers.
+    circuit: Mutex<Circuit>,
     /// Set by the dispatcher while older work waits in the store: then new work queues up behind it.
     backlog: AtomicBool,
     store: store::Shared,
@@ -66,11 +72,14 @@ impl Account {
             limits,
             places: Arc::new(Semaphore::new(limits.max_in_flight as usize)),
             gate: watch::Sender::new(gate),
+            moves: AtomicU64::new(0),
+            circuit: Mutex::default(),
             backlog: AtomicBool::new(true),
             store,
             metrics,
         };
         account.metrics.gate_stands(&account.name, reason_of(gate));
+        account.metrics.pace.of(&account.name).set(limits.rate_per_second);
         account
     }
 
@@ -84,9 +93,14 @@ impl Account {
         self.gate.subscribe()
     }
 
+    /// The time that the store's times are compared with.
+    pub fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+
     /// How much may pass now.
     pub fn passage(&self) -> Passage {
-        self.gate().passage(time::now())
+        self.gate().passage(self.now())
     }
 
     /// A place at once, for work that has just come in; `None` sends it to the queue.
@@ -125,34 +139,92 @@ impl Account {
         self.backlog.store(waiting, Ordering::Relaxed);
     }
 
-    /// Draws the conclusion of an answer for all work of the account, before the answer is recorded.
-    pub async fn observe(&self, exchange: &Exchange) {
+    /// Draws the conclusion of an answer for all work of the account, and notes in the answer whether it came in an
+    /// outage. To be called before the answer is recorded.
+    pub async fn observe(&self, asked: Effect, exchange: &mut Exchange) {
         if exchange.retry_after_cut {
             warn!(account = %self.name, "the API asked for a pause of more than an hour; it is granted one hour");
         }
+        self.learn(exchange);
+        let failing = {
+            let mut circuit = self.circuit.lock().unwrap_or_else(PoisonError::into_inner);
+            circuit.note(asked, &exchange.answer, self.limits.gate.circuit_after)
+        };
+        let (answer, rules) = (exchange.answer.clone(), self.limits.gate);
         let dice = rand::random();
-        self.move_gate(|gate| gate.after(&exchange.answer, &self.limits.gate, time::now(), dice)).await;
+        self.move_gate(Arc::new(move |gate, now| gate.after(&answer, failing, &rules, now, dice))).await;
+        if let Answer::Failed { outage, .. } = &mut exchange.answer {
+            *outage = self.gate().is_outage();
+        }
+    }
+
+    /// What an answer says about the API's limit. A probe that is refused says nothing about the pace: it went alone.
+    fn learn(&self, exchange: &Exchange) {
+        let refusal = match &exchange.answer {
+            Answer::Failed { failure, retry_after, .. } if failure.class == FailureClass::Throttled => {
+                Some(if retry_after.is_some() { Refusal::WithTime } else { Refusal::Plain })
+            }
+            Answer::Failed { .. } | Answer::Code(_) | Answer::NoCode => None,
+        };
+        match (exchange.status, refusal) {
+            (Some(429), Some(refusal)) if self.gate() == Gate::Open => {
+                self.limiter.throttled(refusal);
+                self.show_pace();
+            }
+            (Some(_), None) => self.limiter.accepted(),
+            (Some(_) | None, _) => {}
+        }
+    }
+
+    /// So many replicas share the account's rate. Nobody hands out turns: each takes its part of it, which wastes what
+    /// an idle one does not need, and in return costs no round trip for a request.
+    pub fn share_among(&self, n_replicas: u32) {
+        self.limiter.share(self.limits.rate_per_second / f64::from(n_replicas.max(1)));
+        self.show_pace();
+    }
+
+    /// Counts the moves of the gate that are not stored yet or were stored lately: whoever asks the store for the gate
+    /// compares it before and after.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::SeqCst)
+    }
+
+    /// Takes over the gate that another replica has moved, unless this one has moved it since `moves`.
+    pub fn adopt(&self, stored: Gate, moves: u64) {
+        if self.moves() != moves {
+            return;
+        }
+        let changed = self.gate.send_if_modified(|gate| std::mem::replace(gate, stored) != stored);
+        if changed {
+            self.metrics.gate_stands(&self.name, reason_of(stored));
+            self.wake.notify_one();
+        }
+    }
+
+    /// Shows the pace as it is now; it climbs by itself.
+    pub fn show_pace(&self) {
+        self.metrics.pace.of(&self.name).set(self.limiter.rate());
     }
 
     /// A new token: what the old one was refused for is no longer true.
     pub async fn token_changed(&self) {
         let refused = |gate: Gate| matches!(gate, Gate::Closed { reason: GateReason::Credentials, .. });
-        self.move_gate(|gate| refused(gate).then_some(Gate::Open)).await;
+        self.move_gate(Arc::new(move |gate, _| refused(gate).then_some(Gate::Open))).await;
     }
 
-    async fn move_gate(&self, decide: impl FnOnce(Gate) -> Option<Gate>) {
+    async fn move_gate(&self, decide: GateDecision) {
         let mut moved = None;
         self.gate.send_if_modified(|gate| {
-            let Some(after) = decide(*gate) else { return false };
+            let Some(after) = decide(*gate, self.now()) else { return false };
             moved = Some((std::mem::replace(gate, after), after));
             true
         });
         if let Some((before, after)) = moved {
-            self.moved(before, after).await;
+            self.moved(before, after, decide).await;
         }
     }
 
-    async fn moved(&self, before: Gate, after: Gate) {
+    async fn moved(&self, before: Gate, after: Gate, decide: GateDecision) {
         match (before, after) {
             (Gate::Open, Gate::Closed { reason, until, .. }) => {
                 let mend = match reason {
@@ -161,11 +233,17 @@ impl Account {
                         "the token is refused (401 or 403): put a valid one into its file"
                     }
                     GateReason::Misconfigured => "the API answers with a redirect: correct its base_url",
+                    GateReason::Circuit => {
+                        "the API can't be reached or fails every call: it is tried again and again, nothing is lost"
+                    }
                 };
                 warn!(account = %self.name, reason = reason.as_str(), %until, mend, "the account has to wait");
             }
             (Gate::Closed { reason, .. }, Gate::Open) => {
                 info!(account = %self.name, reason = reason.as_str(), "the account works again");
+                if reason == GateReason::Circuit {
+                    self.limiter.start_slowly();
+                }
             }
             (Gate::Open, Gate::Open) | (Gate::Closed { .. }, Gate::Closed { .. }) => {}
         }
@@ -173,8 +251,12 @@ impl Account {
         if let Some(reason) = reason_of(after) {
             self.metrics.gate_closings.of(&self.name, reason).inc();
         }
+        self.show_pace();
         // In memory it holds at once. If the store is away, a restart would only cost one more refused request.
-        if let Err(error) = self.store.set_gate(self.name.clone(), after).await {
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        let stored = self.store.move_gate(self.name.clone(), decide).await;
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = stored {
             warn!(account = %self.name, %error, "the gate could not be stored");
         }
         self.wake.notify_one();

@@ -6,11 +6,15 @@ use tracing::{debug, warn};
 
 use super::Relay;
 use crate::invite::StateName;
+use crate::store::{self, Tidied};
 
 /// How often the gauges of stored invites are set; below the usual scrape interval.
 const ROUND: Duration = Duration::from_secs(5);
 /// In every so many rounds, codes and old rows are looked for.
 const ROUNDS_TO_TIDY: u32 = 6;
+
+/// A write that takes longer than this makes the service unready.
+const HANGING: Duration = Duration::from_secs(10);
 
 impl Relay {
     /// Runs until the drain begins.
@@ -34,8 +38,8 @@ impl Relay {
     }
 
     async fn tidy(&self) {
-        loop {
-            match self.wrote(self.store.tidy().await) {
+        while !self.life.is_draining() {
+            match self.wrote(self.tidied_in_time().await) {
                 Ok(tidied) => {
                     debug!(codes = tidied.codes, invites = tidied.invites, "tidied the store");
                     if !tidied.more {
@@ -48,6 +52,17 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Tidies one portion. A write that hangs is trouble too, and is noticed here: nobody else looks at the time.
+    async fn tidied_in_time(&self) -> Result<Tidied, store::Error> {
+        let mut tidying = self.store.tidy();
+        if let Ok(tidied) = tokio::time::timeout(HANGING, &mut tidying).await {
+            return tidied;
+        }
+        let hangs = format!("a write has not ended within {} s", HANGING.as_secs());
+        let _ = self.wrote(Err::<(), _>(store::Error::Unavailable(hangs)));
+        tidying.await
     }
 
     /// Invites of an account that was taken out of the configuration wait for its return; nobody else would say so.
@@ -65,8 +80,10 @@ impl Relay {
     }
 
     async fn count(&self) {
+        self.look_at_the_way_in();
+        self.accounts.values().for_each(|account| account.show_pace());
         match self.store.tally().await {
-            Ok(tally) => self.metrics.books(&tally, crate::time::now()),
+            Ok(tally) => self.metrics.books(&tally, self.store.now()),
             Err(error) => {
                 self.metrics.store_errors.inc();
                 warn!(%error, "the store could not be counted");

@@ -46,6 +46,13 @@ impl Intake {
 
     async fn commit(&self, source: Source, events: Vec<TruckerCreated>) -> Result<Vec<Taken>, store::Error> {
         let relay = &self.relay;
+        relay.look_at_the_way_in();
+        // While the store is in trouble it is asked all the same: it may work again.
+        if relay.store_works.borrow().is_ok()
+            && let Err(why) = &*relay.open.borrow()
+        {
+            return Err(store::Error::Unavailable(why.clone()));
+        }
         let mut keys = Vec::with_capacity(events.len());
         let mut reservations = Vec::with_capacity(events.len());
         let mut arrivals = Vec::with_capacity(events.len());

@@ -1,41 +1,53 @@
-//! The pace of an account: requests leave evenly, never in bursts that the API would refuse.
+//! The limiter of an account: requests leave evenly, never in bursts that the API would refuse.
 //!
 //! This is the generic cell rate algorithm (ITU-T I.371): one number, the time at which the next request may
-//! leave. Even pacing uses a limit of N per second in full without ever exceeding it in any one second.
+//! leave. Even pacing uses a limit of N per second in full without ever exceeding it in any one second. How far apart
+//! requests leave is the [`Pace`]'s to say, which learns from what the API refuses.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::invite::{Pace, Refusal};
+
 /// Timers are no finer than this, so at high rates requests of this much time may leave together.
 const GRAIN: Duration = Duration::from_millis(5);
 
-/// A pace. Shared by all workers of an account.
+/// A limiter. Shared by all workers of an account.
 #[derive(Debug)]
 pub struct Limiter {
-    interval: Duration,
+    /// The pace's times count from here.
+    begun: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    pace: Pace,
     /// When the next request may leave, if the past was used in full.
-    next: Mutex<Instant>,
+    next: Instant,
 }
 
 impl Limiter {
-    /// A pace of `per_second` requests; must be above zero (checked by the configuration).
+    /// A limiter of at most `per_second` requests; must be above zero (checked by the configuration).
     pub fn new(per_second: f64) -> Self {
-        Self { interval: Duration::from_secs_f64(1.0 / per_second), next: Mutex::new(now()) }
+        let now = now();
+        Self { begun: now, state: Mutex::new(State { pace: Pace::new(per_second), next: now }) }
     }
 
     /// Takes up to `wanted` requests that may leave now; fewer, or none, if there are not as many.
     pub fn take(&self, wanted: usize) -> usize {
         let now = now();
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        let interval = self.interval(&state, now);
         // Unused time is lost, except for one grain: pauses must not add up to a burst.
-        let grain = if self.interval < GRAIN { GRAIN } else { Duration::ZERO };
+        let grain = if interval < GRAIN { GRAIN } else { Duration::ZERO };
         let earliest = now.checked_sub(grain).unwrap_or(now);
-        *next = (*next).max(earliest);
+        state.next = state.next.max(earliest);
         let mut taken = 0;
-        while taken < wanted && *next <= now {
-            *next += self.interval;
+        while taken < wanted && state.next <= now {
+            state.next += interval;
             taken += 1;
         }
         taken
@@ -44,8 +56,9 @@ impl Limiter {
     /// Gives back requests that were taken and not used.
     pub fn give_back(&self, unused: usize) {
         let unused = u32::try_from(unused).unwrap_or(u32::MAX);
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        *next = next.checked_sub(self.interval * unused).unwrap_or(*next);
+        let mut state = self.state();
+        let interval = self.interval(&state, now());
+        state.next = state.next.checked_sub(interval.saturating_mul(unused)).unwrap_or(state.next);
     }
 
     /// Waits until a request may leave, and takes it.
@@ -57,8 +70,45 @@ impl Limiter {
 
     /// Waits until a request may leave, without taking it: somebody else may be quicker.
     pub async fn wait(&self) {
-        let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.state().next;
         tokio::time::sleep_until(next).await;
+    }
+
+    /// The API took a request.
+    pub fn accepted(&self) {
+        self.state().pace.accepted(self.elapsed(now()));
+    }
+
+    /// The API refused a request because of its limit.
+    pub fn throttled(&self, refusal: Refusal) {
+        self.state().pace.throttled(self.elapsed(now()), refusal);
+    }
+
+    /// The account was let loose after an outage.
+    pub fn start_slowly(&self) {
+        self.state().pace.start_slowly(self.elapsed(now()));
+    }
+
+    /// Takes another share of the account's rate: `per_second` in all.
+    pub fn share(&self, per_second: f64) {
+        self.state().pace.share(per_second);
+    }
+
+    /// Requests per second, as they leave now.
+    pub fn rate(&self) -> f64 {
+        self.state().pace.rate(self.elapsed(now()))
+    }
+
+    fn interval(&self, state: &State, now: Instant) -> Duration {
+        Duration::from_secs_f64(1.0 / state.pace.rate(self.elapsed(now)))
+    }
+
+    fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

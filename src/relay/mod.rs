@@ -9,19 +9,22 @@ mod dispatcher;
 mod housekeeping;
 mod intake;
 mod limiter;
+mod orders;
 mod publisher;
+mod replicas;
 mod trace;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 
 use publisher::Trouble;
 
 pub use account::{Account, Limits};
 pub use intake::{Intake, Taken};
+pub use orders::{Orders, redrive};
 pub use trace::intake as trace_intake;
 
 use crate::broker::BrokerState;
@@ -29,7 +32,7 @@ use crate::invite::AccountName;
 use crate::lifecycle::Lifecycle;
 use crate::sink::Outlets;
 use crate::sink::webhook::WebhookSink;
-use crate::store;
+use crate::store::{self, Hint};
 use crate::telemetry::metrics::Metrics;
 
 /// Announcements under way at once. Each is a few KiB of memory; the sinks have narrower limits of their own.
@@ -45,6 +48,10 @@ pub struct Relay {
     metrics: Arc<Metrics>,
     /// Whether the last write was committed, or why not. Readiness watches it.
     store_works: watch::Sender<Result<(), String>>,
+    /// `store.max_backlog`: unfinished invites beyond which nothing new is taken in.
+    max_backlog: u64,
+    /// Whether events are taken in, or why not. Sources and readiness watch it.
+    open: watch::Sender<Result<(), String>>,
     /// Woken when an announcement waits in the store.
     publish_wake: Notify,
     /// What was said last about each sink's trouble, so that it is said once.
@@ -60,6 +67,7 @@ impl Relay {
         accounts: Vec<Arc<Account>>,
         outlets: Outlets,
         event_source: String,
+        max_backlog: u64,
         metrics: Arc<Metrics>,
         life: &Lifecycle,
     ) -> Arc<Self> {
@@ -70,6 +78,8 @@ impl Relay {
             event_source,
             metrics,
             store_works: watch::Sender::new(Ok(())),
+            max_backlog,
+            open: watch::Sender::new(Ok(())),
             publish_wake: Notify::new(),
             trouble: Trouble::default(),
             announcing: Arc::new(Semaphore::new(ANNOUNCING_MAX)),
@@ -85,8 +95,37 @@ impl Relay {
         }
         let relay = Arc::clone(self);
         self.life.spawn_long("publisher", async move { relay.publish_due().await });
+        if let Some(hints) = self.store.hints() {
+            let relay = Arc::clone(self);
+            self.life.spawn_long("hints", async move { relay.follow_hints(hints).await });
+            let relay = Arc::clone(self);
+            self.life.spawn_long("replicas", async move { relay.follow_replicas().await });
+        }
         let relay = Arc::clone(self);
         self.life.spawn_long("housekeeping", async move { relay.keep_house().await });
+    }
+
+    /// Wakes whoever other replicas have work for, until the drain begins.
+    async fn follow_hints(&self, mut hints: broadcast::Receiver<Hint>) {
+        loop {
+            let hint = tokio::select! {
+                () = self.life.draining() => return,
+                hint = hints.recv() => hint,
+            };
+            match hint {
+                Ok(Hint::Account(name)) => {
+                    if let Some(account) = self.accounts.get(&name) {
+                        account.wake.notify_one();
+                    }
+                }
+                // Missed hints may have been for anybody.
+                Ok(Hint::Everything) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                    self.accounts.values().for_each(|account| account.wake.notify_one());
+                    self.publish_wake.notify_one();
+                }
+                Err(broadcast::error::RecvError::Closed) => self.life.draining().await,
+            }
+        }
     }
 
     /// The way in for events.
@@ -94,9 +133,43 @@ impl Relay {
         Intake::new(Arc::clone(self))
     }
 
+    /// Takes what people ask for.
+    pub fn orders(&self) -> Orders {
+        Orders::new(Arc::clone(&self.store), self.accounts.clone())
+    }
+
     /// Whether the store takes writes.
     pub fn watch_store(&self) -> watch::Receiver<Result<(), String>> {
         self.store_works.subscribe()
+    }
+
+    /// Whether events are taken in: the store takes writes, and the backlog is below its bound.
+    pub fn watch_open(&self) -> watch::Receiver<Result<(), String>> {
+        self.open.subscribe()
+    }
+
+    /// Looks at what the way in depends on.
+    fn look_at_the_way_in(&self) {
+        let unfinished = self.store.unfinished();
+        let full = self.open.borrow().is_err();
+        // Once full, it opens only when there is some room again.
+        let bound = if full { self.max_backlog - self.max_backlog / 20 } else { self.max_backlog };
+        let now = match &*self.store_works.borrow() {
+            Err(why) => Err(why.clone()),
+            Ok(()) if unfinished >= bound => Err(format!("the backlog is full: {bound} invites wait")),
+            Ok(()) => Ok(()),
+        };
+        let changed = self.open.send_if_modified(|open| {
+            let changed = *open != now;
+            open.clone_from(&now);
+            changed
+        });
+        if changed {
+            match now {
+                Ok(()) => tracing::info!(unfinished, "events are taken in again"),
+                Err(reason) => tracing::warn!(reason, unfinished, "no events are taken in"),
+            }
+        }
     }
 
     /// The state of the RabbitMQ sink, if it is configured.
@@ -125,6 +198,7 @@ impl Relay {
             *works = now;
             changed
         });
+        self.look_at_the_way_in();
         result
     }
 

@@ -10,6 +10,7 @@ use tracing::Span;
 use crate::broker::BrokerState;
 use crate::event::Outgoing;
 use crate::invite::{Setback, Sink, Sinks};
+use crate::store::Narrow;
 use crate::telemetry::metrics::PublishFailure;
 use crate::telemetry::spans;
 
@@ -61,9 +62,17 @@ impl Outlets {
         let up = [
             self.rabbitmq.as_ref().is_some_and(RabbitmqSink::is_up).then_some(Sink::Rabbitmq),
             self.webhook.as_ref().is_some_and(WebhookSink::is_up).then_some(Sink::Webhook),
-            self.stdout.is_some().then_some(Sink::Stdout),
+            self.stdout.as_ref().is_some_and(StdoutSink::is_up).then_some(Sink::Stdout),
         ];
         up.into_iter().flatten().collect()
+    }
+
+    /// The sinks that take few events at a time.
+    pub fn narrow(&self) -> Narrow {
+        match &self.webhook {
+            Some(webhook) => Narrow { sinks: Sinks::NONE.with(Sink::Webhook), places: webhook.places() },
+            None => Narrow::default(),
+        }
     }
 
     /// Publishes `event` to `sink` and waits for its confirmation.
@@ -84,6 +93,7 @@ impl Outlets {
         Returns {
             rabbitmq: self.rabbitmq.as_ref().map(|sink| sink.state.clone()),
             webhook: self.webhook.as_ref().map(WebhookSink::state),
+            stdout: self.stdout.as_ref().map(StdoutSink::state),
         }
     }
 }
@@ -92,6 +102,7 @@ impl Outlets {
 pub struct Returns {
     rabbitmq: Option<watch::Receiver<BrokerState>>,
     webhook: Option<watch::Receiver<bool>>,
+    stdout: Option<watch::Receiver<bool>>,
 }
 
 impl Returns {
@@ -100,6 +111,7 @@ impl Returns {
         tokio::select! {
             () = next(&mut self.rabbitmq) => {}
             () = next(&mut self.webhook) => {}
+            () = next(&mut self.stdout) => {}
         }
     }
 }

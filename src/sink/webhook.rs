@@ -82,6 +82,11 @@ impl WebhookSink {
         *self.shared.open.borrow() && self.shared.places.available_permits() > 0
     }
 
+    /// Requests that may be sent now.
+    pub fn places(&self) -> usize {
+        self.shared.places.available_permits()
+    }
+
     /// Changes whenever it may have become able to take an event.
     pub fn state(&self) -> watch::Receiver<bool> {
         self.shared.open.subscribe()

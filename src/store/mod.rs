@@ -8,21 +8,29 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod order;
+pub mod postgres;
 mod record;
 pub mod sqlite;
 pub mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use tokio::sync::broadcast;
 
 use crate::invite::{
     AccountName, Cause, Effect, Failure, FingerprintKey, Gate, Input, Invite, Sinks, StateName, TruckerKey,
 };
 use crate::time::Timestamp;
 
+pub use order::{DeadCause, Operator, OrderRecord, Redrive, Redriven, Reissued, Selection};
 pub use record::Corrupt;
+
+/// What becomes of a gate at a moment of the store's clock; nothing if it stays as it is. May be asked again.
+pub type GateDecision = Arc<dyn Fn(Gate, Timestamp) -> Option<Gate> + Send + Sync>;
 
 /// A store that the whole process shares.
 pub type Shared = Arc<dyn Store>;
@@ -41,8 +49,24 @@ pub trait Store: Send + Sync + 'static {
     /// The gates that are not open.
     fn gates(&self) -> BoxFuture<'_, Result<Vec<(AccountName, Gate)>, Error>>;
 
-    /// Keeps a gate across restarts.
-    fn set_gate(&self, account: AccountName, gate: Gate) -> BoxFuture<'_, Result<(), Error>>;
+    /// Moves the kept gate of an account, which survives restarts. Read, decision and write are one transaction on the
+    /// store's clock, because several processes may share it. Returns the gate as it stands then.
+    fn move_gate(&self, account: AccountName, decide: GateDecision) -> BoxFuture<'_, Result<Gate, Error>>;
+
+    /// Puts dead invites back to work, one portion; ask again until it finds none.
+    fn redrive(&self, order: Redrive) -> BoxFuture<'_, Result<Redriven, Error>>;
+
+    /// Begins the next generation of a published invite.
+    fn reissue(&self, key: TruckerKey, by: Operator) -> BoxFuture<'_, Result<Reissued, Error>>;
+
+    /// The dead invites by what they died of, most first.
+    fn causes(&self, which: Selection) -> BoxFuture<'_, Result<Vec<DeadCause>, Error>>;
+
+    /// The orders that people gave, newest first.
+    fn orders(&self, limit: usize) -> BoxFuture<'_, Result<Vec<OrderRecord>, Error>>;
+
+    /// Invites that are neither published nor dead, as far as is known without asking: for the bound of the backlog.
+    fn unfinished(&self) -> u64;
 
     /// Erases codes and old rows, one bounded portion; call again while there is more. Always writes something.
     fn tidy(&self) -> BoxFuture<'_, Result<Tidied, Error>>;
@@ -58,6 +82,41 @@ pub trait Store: Send + Sync + 'static {
 
     /// The key of the fingerprints in this store.
     fn fingerprint_key(&self) -> FingerprintKey;
+
+    /// The store's clock, to compare stored times with; a few milliseconds ahead rather than behind. Replicas that
+    /// share a store agree on it, whatever their own clocks show.
+    fn now(&self) -> Timestamp {
+        crate::time::now()
+    }
+
+    /// What other processes on the same store tell; `None` where there are none. Only hints: one may be missed.
+    fn hints(&self) -> Option<broadcast::Receiver<Hint>> {
+        None
+    }
+
+    /// Says that this process is at work; returns how many are, itself included. To be said every few seconds: who is
+    /// silent for [`REPLICA_SILENT`] is not counted any more.
+    fn report_for_duty(&self) -> BoxFuture<'_, Result<u32, Error>> {
+        Box::pin(std::future::ready(Ok(1)))
+    }
+
+    /// Ends the use of the store at the end of a drain: what was submitted is committed, and what this process still
+    /// has in hand is due at once for whoever comes next. Nothing can be written any more.
+    fn close(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// After so long without a word, a process is not counted among the replicas.
+pub const REPLICA_SILENT: Duration = Duration::from_secs(20);
+
+/// What one process tells the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// There may be work for this account.
+    Account(AccountName),
+    /// There may be work of any kind.
+    Everything,
 }
 
 /// An event on its way in.
@@ -118,7 +177,18 @@ pub enum Due {
         sinks: Sinks,
         /// At most this many.
         limit: usize,
+        /// Of these sinks, some have room for less.
+        narrow: Narrow,
     },
+}
+
+/// Sinks that have few places: what waits for no other sink is not taken beyond them, only to be put back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Narrow {
+    /// Which.
+    pub sinks: Sinks,
+    /// Places that are free there. Whoever frees one looks again.
+    pub places: usize,
 }
 
 /// Due work that was taken up.
@@ -181,6 +251,8 @@ pub struct Filter {
     pub state: Option<StateName>,
     /// Of this account.
     pub account: Option<AccountName>,
+    /// With this cause of their last failure: a class, a code, or `class/code`.
+    pub cause: Option<String>,
     /// At most this many.
     pub limit: usize,
 }

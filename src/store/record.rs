@@ -21,6 +21,8 @@ pub(super) struct Record {
     /// Failed reads in `unknown` and `published`; refusals in `ready` and `dead`.
     pub tries: u32,
     pub ever_unknown: bool,
+    /// The code that is being replaced.
+    pub previous: Option<[u8; 16]>,
     pub not_found_since: Option<i64>,
     pub failure_class: Option<&'static str>,
     pub failure_code: Option<String>,
@@ -47,6 +49,7 @@ impl Record {
             due,
             attempts: invite.attempts,
             ever_unknown: invite.ever_unknown,
+            previous: invite.previous.map(|fingerprint| fingerprint.0),
             not_found_since: invite.not_found_since.map(Timestamp::as_millis),
             failure_class: invite.last_failure.as_ref().map(|failure| failure.class.as_str()),
             failure_code: invite.last_failure.as_ref().map(|failure| failure.code.clone()),
@@ -167,6 +170,7 @@ impl StoredInvite {
             state,
             attempts: record.attempts,
             ever_unknown: record.ever_unknown,
+            previous: record.previous.map(Fingerprint),
             not_found_since: record.not_found_since.map(Timestamp::from_millis),
             last_failure,
             accepted_at: Timestamp::from_millis(self.accepted_at),

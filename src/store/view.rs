@@ -1,9 +1,10 @@
 //! How a stored invite is shown, to people and to machines. The code is not part of it, in no form.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Story;
+use super::order::{OrderKind, cause_of};
+use super::{DeadCause, OrderRecord, Story};
 use crate::invite::{Invite, State};
 use crate::time::Timestamp;
 
@@ -20,6 +21,10 @@ pub struct InviteView {
     pub generation: u32,
     /// Tries that counted towards `retry.max_attempts`.
     pub attempts: u32,
+    /// Class and code of the last failure in one word: what `--cause` takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "rejected/http_400.phone_number.invalid")]
+    pub cause: Option<String>,
     /// What went wrong last, also if it was overcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureView>,
@@ -54,6 +59,66 @@ pub struct FailureView {
     pub code: String,
 }
 
+/// What invites died of, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CauseView {
+    /// Whose they are.
+    #[schema(example = "default")]
+    pub account: String,
+    /// Class and code of the failure; equal for all that died of the same.
+    #[schema(example = "rejected/http_400.phone_number.invalid")]
+    pub cause: String,
+    /// How many.
+    pub count: u64,
+    /// When the first of them died (RFC 3339).
+    pub first: String,
+    /// When the last of them died (RFC 3339).
+    pub last: String,
+}
+
+impl From<&DeadCause> for CauseView {
+    fn from(cause: &DeadCause) -> Self {
+        Self {
+            account: cause.account.to_string(),
+            cause: cause_of(&cause.failure),
+            count: cause.count,
+            first: cause.first.to_string(),
+            last: cause.last.to_string(),
+        }
+    }
+}
+
+/// An order that a person gave, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct OrderView {
+    /// Its id.
+    pub id: String,
+    /// When it was given (RFC 3339).
+    pub at: String,
+    /// Who gave it.
+    pub by: String,
+    /// What was asked.
+    pub kind: OrderKind,
+    /// Of which invites.
+    #[schema(example = "account=default cause=rejected")]
+    pub target: String,
+    /// Invites that it moved.
+    pub count: u64,
+}
+
+impl From<&OrderRecord> for OrderView {
+    fn from(order: &OrderRecord) -> Self {
+        Self {
+            id: order.id.to_string(),
+            at: order.at.to_string(),
+            by: order.by.as_str().to_owned(),
+            kind: order.kind,
+            target: order.target.clone(),
+            count: order.count,
+        }
+    }
+}
+
 /// An accepted event as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct EventView {
@@ -84,6 +149,7 @@ impl From<&Invite> for InviteView {
             state: invite.state.name().as_str(),
             generation: invite.generation.get(),
             attempts: invite.attempts,
+            cause: failure.map(cause_of),
             failure: failure.map(|it| FailureView { class: it.class.as_str(), code: it.code.clone() }),
             ever_unknown: invite.ever_unknown,
             accepted_at: text(invite.accepted_at),

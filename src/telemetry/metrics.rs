@@ -35,6 +35,9 @@ pub type Gauge = gauge::Gauge;
 /// A gauge of seconds.
 pub type SecondsGauge = gauge::Gauge<f64, AtomicU64>;
 
+/// A gauge of events per second.
+pub type Rate = gauge::Gauge<f64, AtomicU64>;
+
 /// `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -75,6 +78,7 @@ pub struct Metrics {
     pub unknown_resolved: Table<(UnknownResolution,), Counter>,
     pub gate_closed: Table<(AccountName, GateReason), Gauge>,
     pub gate_closings: Table<(AccountName, GateReason), Counter>,
+    pub pace: Table<(AccountName,), Rate>,
     pub published: Table<(Sink, Announcement), Counter>,
     pub publish_failures: Table<(Sink, PublishFailure), Counter>,
     pub publish_duration: Table<(Sink,), Histogram>,
@@ -151,6 +155,10 @@ impl Metrics {
             gate_closings: d.table(
                 ("gate_closings", "How often an account's calls began to be held back, by reason"),
                 counter,
+            ),
+            pace: d.table(
+                ("pace", "Requests per second that an account makes at most, as configured or as learned from the API"),
+                Rate::default,
             ),
             published: d.table(("published", "Outgoing events that were confirmed, by sink"), counter),
             publish_failures: d.table(

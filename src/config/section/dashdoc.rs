@@ -32,7 +32,7 @@ pub struct Dashdoc {
     #[schemars(with = "DurationText")]
     pub timeout: Duration,
     /// Calls per second. Dashdoc allows 10 per API user, shared with the company's other integrations.
-    #[schemars(range(min = 0.001, max = 1000.0))]
+    #[schemars(range(min = 0.001, max = 100_000.0))]
     pub rate_per_second: f64,
     /// Calls at one time.
     #[schemars(range(min = 1, max = 1000))]
@@ -61,7 +61,7 @@ pub struct AccountSection {
     /// How long one call may take.
     pub timeout: Option<DurationText>,
     /// Calls per second.
-    #[schemars(range(min = 0.001, max = 1000.0))]
+    #[schemars(range(min = 0.001, max = 100_000.0))]
     pub rate_per_second: Option<f64>,
     /// Calls at one time.
     #[schemars(range(min = 1, max = 1000))]

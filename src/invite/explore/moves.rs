@@ -23,6 +23,7 @@ impl Moves<'_> {
     /// Works out what may happen; [`Moves::after`] holds it then.
     pub(super) fn run(&mut self) -> Result<(), (Label, Broken)> {
         self.intake();
+        self.order()?;
         for at in 0..self.world.workers.len() {
             match self.world.workers[at] {
                 Worker::Idle => self.take(at)?,
@@ -61,6 +62,30 @@ impl Moves<'_> {
             next.commit(row);
             self.then("an event is accepted", next);
         }
+    }
+
+    /// A person puts a dead invite back to work, or asks for a new code. Nobody needs this to happen.
+    fn order(&mut self) -> Result<(), (Label, Broken)> {
+        let mut next = self.world;
+        let (Some(row), Some(left)) = (next.row, next.left.orders.checked_sub(1)) else { return Ok(()) };
+        let (label, heard) = match self.invites.get(row).state {
+            State::Dead { .. } => ("a person puts it back to work", Heard::Redrive),
+            State::Published { .. } => ("a person asks for a new code", Heard::Reissue),
+            _ => return Ok(()),
+        };
+        next.left.orders = left;
+        if heard == Heard::Redrive {
+            // They know of the failure; one that follows has to be told again.
+            next.told.iter_mut().for_each(|told| told.failed = false);
+            next.redriven = true;
+        }
+        let (after, effect) = self.invites.step(row, heard);
+        let states = (self.invites.get(row), self.invites.get(after));
+        promises::committed(&mut next, self.invites.rules(), heard, states, effect)
+            .map_err(|broken| (label, broken))?;
+        next.commit(after);
+        self.then(label, next);
+        Ok(())
     }
 
     /// Work that nobody holds is taken up when it is due; held work only when its lease has ended.
@@ -116,10 +141,15 @@ impl Moves<'_> {
             let heard = Heard::Called(Reply::Failed(class));
             self.hear("a call makes a code, its answer is lost", applied, at, heard);
         }
+        let heard = Heard::Called(Reply::Outage(Unknown));
+        self.hear("a call makes a code in an outage", applied, at, heard);
         let mut without = self.world;
         without.left.api_faults = left;
         for class in [Unknown, Transient, Throttled, NotFound, Rejected] {
             self.hear("a call fails", without, at, Heard::Called(Reply::Failed(class)));
+        }
+        for class in [Unknown, Transient] {
+            self.hear("a call fails in an outage", without, at, Heard::Called(Reply::Outage(class)));
         }
         if without.left.late > 0 {
             without.left.late -= 1;
@@ -144,6 +174,7 @@ impl Moves<'_> {
         for class in [Unknown, Throttled, NotFound, Rejected] {
             self.hear("a read fails", next, at, Heard::Read(Reply::Failed(class)));
         }
+        self.hear("a read fails in an outage", next, at, Heard::Read(Reply::Outage(Unknown)));
     }
 
     /// One sink after the other; what went wrong is recorded at the end of the round.

@@ -14,15 +14,15 @@ fn keep(holds: bool, promise: Broken) -> Result<(), Broken> {
 /// An announcement reaches a sink.
 pub(super) fn told(world: &mut World, sink: Sink, invite: &Invite) -> Result<(), Broken> {
     let (generation, code) = announcement(invite);
-    let durable = world.durable;
+    let (durable, redriven) = (world.durable, world.redriven);
     let others: Vec<_> = world.told.iter().map(|told| told.ready[generation]).collect();
     let told = &mut world.told[sink as usize];
     let Some(code) = code else {
-        keep(told.ready.iter().all(Option::is_none), "what was ready never fails afterwards")?;
+        keep(told.ready[generation].is_none() || redriven, "what was ready never fails afterwards")?;
         told.failed = true;
         return Ok(());
     };
-    keep(!told.failed, "what failed is not ready afterwards, without a person")?;
+    keep(!told.failed || redriven, "what failed is not ready afterwards, without a person")?;
     keep(durable & (1 << code) != 0, "a code is durable before it is published")?;
     keep(others.iter().flatten().all(|other| *other == code), "one event id always carries one code")?;
     if told.ready[generation].is_none() {
@@ -36,7 +36,7 @@ pub(super) fn told(world: &mut World, sink: Sink, invite: &Invite) -> Result<(),
 /// Notes whether an answer settles what became of the call.
 pub(super) fn settle(world: &mut World, before: &Invite, heard: Heard) {
     let settled = match (before.state.name(), heard) {
-        (StateName::Calling, Heard::Called(Reply::Failed(class))) => {
+        (StateName::Calling, Heard::Called(Reply::Failed(class) | Reply::Outage(class))) => {
             !matches!(class, FailureClass::Unknown | FailureClass::Doubtful)
         }
         (StateName::Calling, Heard::Called(Reply::Code(_)))

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::invite::testing::{code, failed, invite, moment, received};
+use crate::invite::testing::{NOW, code, failed, failed_in, invite, moment, received};
 use crate::invite::{Answer, Effect, FailureClass, Input, Invite, Rules, Setback, Sink, State, Step, step};
 
 /// Generations that a bounded world can reach, and one to spare.
@@ -28,6 +28,8 @@ pub(super) struct World {
     pub(super) call_open: bool,
     /// The second read-back failed too often and is not tried again.
     pub(super) given_up: bool,
+    /// A person has put it back to work: a worker that stalled may still tell of the failure before.
+    pub(super) redriven: bool,
     /// What may still go wrong.
     pub(super) left: Budget,
 }
@@ -71,6 +73,8 @@ pub(super) enum Heard {
     Read(Reply),
     Confirmed(Sink),
     Unconfirmed { refused: bool },
+    Redrive,
+    Reissue,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +82,8 @@ pub(super) enum Reply {
     Code(u8),
     NoCode,
     Failed(FailureClass),
+    /// The same while the circuit is open.
+    Outage(FailureClass),
 }
 
 /// The trucker at the API.
@@ -111,6 +117,8 @@ pub(super) struct Budget {
     pub(super) crashes: u8,
     /// Leases that end although their worker lives.
     pub(super) expiries: u8,
+    /// What a person asks for: a dead invite back to work, or a new code.
+    pub(super) orders: u8,
 }
 
 impl World {
@@ -124,6 +132,7 @@ impl World {
             durable: 0,
             call_open: false,
             given_up: false,
+            redriven: false,
             left,
         }
     }
@@ -228,6 +237,8 @@ impl Heard {
             Self::Confirmed(sink) => Input::Confirmed(sink),
             Self::Unconfirmed { refused: true } => Input::Unconfirmed(Setback::Refused),
             Self::Unconfirmed { refused: false } => Input::Unconfirmed(Setback::Away),
+            Self::Redrive => Input::Redrive { due: NOW },
+            Self::Reissue => Input::Reissue,
         }
     }
 }
@@ -238,6 +249,7 @@ impl Reply {
             Self::Code(n) => Answer::Code(code(n)),
             Self::NoCode => Answer::NoCode,
             Self::Failed(class) => failed(class),
+            Self::Outage(class) => failed_in(class, true),
         }
     }
 }

@@ -29,7 +29,8 @@ fn any_answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
         2 => (1u8..4).prop_map(|n| Answer::Code(code(n))),
         2 => Just(Answer::NoCode),
-        4 => (any_failure(), asked).prop_map(|(failure, retry_after)| Answer::Failed { failure, retry_after }),
+        4 => (any_failure(), asked, any::<bool>())
+            .prop_map(|(failure, retry_after, outage)| Answer::Failed { failure, retry_after, outage }),
     ]
 }
 
@@ -42,6 +43,15 @@ fn any_input() -> impl Strategy<Value = Input> {
         1 => prop_oneof![Just(Setback::Refused), Just(Setback::Away)].prop_map(Input::Unconfirmed),
         1 => any_failure().prop_map(Input::Refused),
     ]
+}
+
+/// What a person asks for.
+fn any_order() -> impl Strategy<Value = Input> {
+    prop_oneof![any_time().prop_map(|due| Input::Redrive { due }), Just(Input::Reissue)]
+}
+
+fn anything() -> impl Strategy<Value = Input> {
+    prop_oneof![9 => any_input(), 1 => any_order()]
 }
 
 fn any_sinks() -> impl Strategy<Value = Sinks> {
@@ -93,9 +103,11 @@ prop_compose! {
     fn any_invite()(
         state in any_state(), attempts in any_count(), ever_unknown in any::<bool>(),
         not_found_since in option::of(any_time()), begun_at in any_time(), generation in any_count(),
+        previous in option::of(1u8..4),
     ) -> Invite {
+        let previous = previous.map(|n| code(n).fingerprint);
         let generation = Generation::from_stored(generation);
-        Invite { generation, attempts, ever_unknown, not_found_since, begun_at, ..invite(state) }
+        Invite { generation, attempts, ever_unknown, previous, not_found_since, begun_at, ..invite(state) }
     }
 }
 
@@ -118,6 +130,8 @@ fn waits_for(state: &State, input: &Input) -> bool {
         Input::Refused(_) => {
             matches!(state.name(), StateName::Received | StateName::Waiting | StateName::Parked)
         }
+        Input::Redrive { .. } => state.name() == StateName::Dead,
+        Input::Reissue => state.name() == StateName::Published,
     }
 }
 
@@ -139,7 +153,7 @@ proptest! {
 
     #[test]
     fn every_input_in_every_state_is_answered_without_a_panic_and_leaves_a_way_on(
-        invite in any_invite(), input in any_input(), rules in any_rules(), moment in any_moment(),
+        invite in any_invite(), input in anything(), rules in any_rules(), moment in any_moment(),
     ) {
         let Step { next, effect } = step(invite.clone(), input, &rules, moment);
         prop_assert_eq!(next.state.schedule().is_none(), finished(&next.state));
@@ -158,7 +172,7 @@ proptest! {
 
     #[test]
     fn what_the_state_does_not_wait_for_changes_nothing(
-        invite in any_invite(), input in any_input(), rules in any_rules(), moment in any_moment(),
+        invite in any_invite(), input in anything(), rules in any_rules(), moment in any_moment(),
     ) {
         if !waits_for(&invite.state, &input) {
             let Step { next, effect } = step(invite.clone(), input, &rules, moment);
@@ -198,6 +212,35 @@ proptest! {
             }
             (Some(_), None) => prop_assert!(false, "a code was dropped"),
             (None, None) | (Some(_), Some(_)) => prop_assert_eq!(next.generation, invite.generation),
+        }
+    }
+
+    #[test]
+    fn an_outage_never_costs_an_attempt_and_never_ends_an_invite(
+        from in any_invite(), rules in any_rules(), moment in any_moment(), calling in any::<bool>(),
+        class in prop::sample::select(vec![FailureClass::Transient, FailureClass::Unknown]),
+    ) {
+        let taken = step(from, Input::Take, &rules, moment).next;
+        let (before, state) = (taken.attempts, taken.state.name());
+        let answer = Answer::Failed { failure: failure(class), retry_after: None, outage: true };
+        let input = if calling { Input::Called(answer) } else { Input::Read(answer) };
+        if waits_for(&taken.state, &input) {
+            let after = step(taken, input, &rules, moment).next;
+            let refund = u32::from(state == StateName::Calling);
+            prop_assert_eq!(after.attempts, before.saturating_sub(refund));
+            prop_assert_ne!(after.state.name(), StateName::Dead);
+        }
+    }
+
+    #[test]
+    fn a_read_back_never_takes_the_replaced_code_for_the_new_one(
+        from in any_invite(), rules in any_rules(), moment in any_moment(), n in 1u8..4,
+    ) {
+        let previous = Some(code(n).fingerprint);
+        let before = Invite { previous, ..from };
+        if matches!(before.state, State::Unknown { .. } | State::Received { .. }) {
+            let next = step(before, Input::Read(Answer::Code(code(n))), &rules, moment).next;
+            prop_assert_ne!(next.state.name(), StateName::Ready);
         }
     }
 

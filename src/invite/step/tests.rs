@@ -304,3 +304,60 @@ fn the_second_read_back_is_given_up_only_after_enough_reads_and_where_it_may_pas
         }
     }
 }
+
+#[test]
+fn in_an_outage_a_failure_of_the_connection_or_the_api_costs_no_attempt_and_no_patience() {
+    let on = |state: State, input: Input, expected: &State, attempts| {
+        check(state, input, expected, attempts, None)
+    };
+    on(calling(), Input::Called(failed_in(Transient, true)), &State::Parked { due: NOW }, 0);
+    let unknown_at = State::Unknown { due: NOW.after(Duration::from_millis(1050)), reads: 0 };
+    assert!(on(calling(), Input::Called(failed_in(Unknown, true)), &unknown_at, 0).ever_unknown);
+    for class in [Transient, Unknown] {
+        on(unknown(1), Input::Read(failed_in(class, true)), &State::Unknown { due: NOW, reads: 1 }, 1);
+        let owed = published(1, Some(Verify { due: NOW, reads: 1 }));
+        on(verifying(1), Input::Read(failed_in(class, true)), &owed, 1);
+        let parked = State::Parked { due: NOW };
+        check_by(&reuse(), invite(received()), Input::Read(failed_in(class, true)), &parked, 0, None);
+    }
+    // What the API says about a trucker is meant, outage or not.
+    check(calling(), Input::Called(failed_in(Rejected, true)), &just_dead(), 1, TELL_ALL);
+    check(calling(), Input::Called(failed_in(Doubtful, true)), &unknown_at, 1, None);
+}
+
+#[test]
+fn a_redriven_invite_begins_anew_and_reads_first_where_a_call_ever_was_in_doubt() {
+    let due = later(7);
+    for (ever_unknown, expected) in
+        [(false, State::Received { due }), (true, State::Unknown { due, reads: 0 })]
+    {
+        for announce in [None, Some(announce(RABBITMQ))] {
+            let old = earlier(9000);
+            let patience = (Some(old), old);
+            let mut from = Invite { attempts: 3, ever_unknown, ..invite(dead(announce)) };
+            (from.not_found_since, from.begun_at) = patience;
+            let next = check_by(&rules(), from, Input::Redrive { due }, &expected, 0, None);
+            assert_eq!((next.not_found_since, next.begun_at), (None, NOW));
+            assert_eq!(next.generation, Generation::FIRST);
+        }
+    }
+}
+
+#[test]
+fn a_reissued_invite_is_the_next_generation_and_remembers_the_code_it_replaces() {
+    for verify in [None, Some(Verify { due: NOW, reads: 2 })] {
+        let from = Invite { attempts: 3, ..invite(published(1, verify)) };
+        let next = check_by(&rules(), from, Input::Reissue, &received(), 0, None);
+        assert_eq!(next.generation, Generation::from_stored(2));
+        assert_eq!(next.previous, Some(code(1).fingerprint));
+        // Policy `reuse` finds the old code and calls all the same.
+        let calls = State::Calling { lease_until: NOW.after(LEASE) };
+        let old = Input::Read(Answer::Code(code(1)));
+        check_by(&reuse(), next.clone(), old.clone(), &calls, 1, Some(Effect::Call));
+        // A call in doubt whose read-back shows the old code had no effect.
+        let doubtful = Invite { state: unknown(0), attempts: 1, ..next };
+        assert_eq!(run(doubtful.clone(), old, &rules()).next.state.name(), StateName::Waiting);
+        let new = run(doubtful, Input::Read(Answer::Code(code(2))), &rules()).next;
+        assert_eq!(new.state, just_ready(2, Origin::Recovered));
+    }
+}

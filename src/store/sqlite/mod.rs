@@ -17,7 +17,10 @@ use futures_util::future::BoxFuture;
 
 use self::reader::Reader;
 use self::writer::Writer;
-use super::{Arrival, Due, Error, Filter, Receipt, Store, Story, Taken, Tally, Tidied, Work};
+use super::{
+    Arrival, DeadCause, Due, Error, Filter, GateDecision, Operator, OrderRecord, Receipt, Redrive, Redriven,
+    Reissued, Selection, Store, Story, Taken, Tally, Tidied, Work,
+};
 use crate::invite::{AccountName, FingerprintKey, Gate, Input, Invite, Rules, TruckerKey};
 use crate::lifecycle::Lifecycle;
 
@@ -87,8 +90,28 @@ impl Store for SqliteStore {
         self.reading(reader::gates).boxed()
     }
 
-    fn set_gate(&self, account: AccountName, gate: Gate) -> BoxFuture<'_, Result<(), Error>> {
-        self.writer.set_gate(account, gate).boxed()
+    fn move_gate(&self, account: AccountName, decide: GateDecision) -> BoxFuture<'_, Result<Gate, Error>> {
+        self.writer.move_gate(account, decide).boxed()
+    }
+
+    fn redrive(&self, order: Redrive) -> BoxFuture<'_, Result<Redriven, Error>> {
+        self.writer.redrive(order).boxed()
+    }
+
+    fn reissue(&self, key: TruckerKey, by: Operator) -> BoxFuture<'_, Result<Reissued, Error>> {
+        self.writer.reissue(key, by).boxed()
+    }
+
+    fn causes(&self, which: Selection) -> BoxFuture<'_, Result<Vec<DeadCause>, Error>> {
+        self.reading(move |db| reader::causes(db, &which)).boxed()
+    }
+
+    fn orders(&self, limit: usize) -> BoxFuture<'_, Result<Vec<OrderRecord>, Error>> {
+        self.reading(move |db| reader::orders(db, limit)).boxed()
+    }
+
+    fn unfinished(&self) -> u64 {
+        self.writer.unfinished()
     }
 
     fn tidy(&self) -> BoxFuture<'_, Result<Tidied, Error>> {
@@ -127,6 +150,16 @@ impl Peek {
         self.0.run(|db| reader::list(db, filter))
     }
 
+    /// See [`Store::causes`].
+    pub fn causes(&self, which: &Selection) -> Result<Vec<DeadCause>, Error> {
+        self.0.run(|db| reader::causes(db, which))
+    }
+
+    /// See [`Store::orders`].
+    pub fn orders(&self, limit: usize) -> Result<Vec<OrderRecord>, Error> {
+        self.0.run(|db| reader::orders(db, limit))
+    }
+
     /// See [`Store::show`].
     pub fn show(&self, key: &TruckerKey) -> Result<Option<Story>, Error> {
         self.0.run(|db| reader::show(db, key))
@@ -152,7 +185,26 @@ mod tests {
     }
 
     impl Bench for SqliteBench {
-        fn open(&self) -> super::super::Shared {
+        async fn open(&self) -> super::super::Shared {
+            self.open_now()
+        }
+
+        fn set_rules(&self, rules: Rules) {
+            *self.rules.lock().unwrap() = rules;
+        }
+
+        fn ended_lease(&self) -> Duration {
+            Duration::from_secs(60)
+        }
+
+        fn kept_bytes(&self) -> Vec<u8> {
+            let files = std::fs::read_dir(self.dir.path()).unwrap();
+            files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+        }
+    }
+
+    impl SqliteBench {
+        fn open_now(&self) -> super::super::Shared {
             let settings = Settings {
                 path: self.dir.path().join("store.db"),
                 rules: self.rules.lock().unwrap().clone(),
@@ -162,15 +214,6 @@ mod tests {
                 observer: Arc::new(|_, _| {}),
             };
             Arc::new(SqliteStore::open(settings, &Lifecycle::new()).unwrap())
-        }
-
-        fn set_rules(&self, rules: Rules) {
-            *self.rules.lock().unwrap() = rules;
-        }
-
-        fn bytes_on_disk(&self) -> Vec<u8> {
-            let files = std::fs::read_dir(self.dir.path()).unwrap();
-            files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
         }
     }
 
@@ -197,7 +240,7 @@ mod tests {
     #[test]
     fn a_second_process_on_the_same_file_is_refused_and_told_why() {
         let bench = bench();
-        let _first = bench.open();
+        let _first = bench.open_now();
         let settings = Settings {
             path: bench.dir.path().join("store.db"),
             rules: conformance::rules(),
@@ -215,7 +258,7 @@ mod tests {
         let bench = bench();
         let path = bench.dir.path().join("store.db");
         assert_eq!(inspect(&path).unwrap(), None);
-        let store = bench.open();
+        let store = bench.open_now();
         assert_eq!(inspect(&path).unwrap(), Some(Inspection { in_use: true, schema: SCHEMA }));
         drop(store);
         assert_eq!(inspect(&path).unwrap(), Some(Inspection { in_use: false, schema: SCHEMA }));
@@ -225,7 +268,7 @@ mod tests {
     fn the_store_file_is_readable_by_its_owner_only() {
         use std::os::unix::fs::PermissionsExt as _;
         let bench = bench();
-        let _store = bench.open();
+        let _store = bench.open_now();
         let mode = std::fs::metadata(bench.dir.path().join("store.db")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

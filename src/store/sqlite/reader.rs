@@ -6,15 +6,25 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 use super::unavailable;
-use crate::invite::{AccountName, Gate, GateReason, Invite, StateName, TruckerKey, TruckerPk};
+use crate::invite::{
+    AccountName, Failure, FailureClass, Gate, GateReason, Invite, StateName, TruckerKey, TruckerPk,
+};
+use crate::store::order::OrderKind;
 use crate::store::record::{Record, StoredInvite};
-use crate::store::{Error, Filter, SeenEvent, Story, Tally};
+use crate::store::{DeadCause, Error, Filter, OrderRecord, SeenEvent, Selection, Story, Tally};
 use crate::time::Timestamp;
+
+/// Different causes of death that are told apart: more is no list that a person reads.
+const CAUSES_MAX: i64 = 1000;
 
 /// The columns that [`invite_of`] reads, in its order.
 pub(super) const COLUMNS: &str = "account, pk, generation, fence, state, lane, due, attempts, tries, ever_unknown, \
      not_found_since, failure_class, failure_code, accepted_at, begun_at, code, fingerprint, origin, ready_at, \
-     ended_at, event_id, event_source, trucker, traceparent, tracestate";
+     ended_at, event_id, event_source, trucker, traceparent, tracestate, previous";
+
+/// Whether the last failure is the one that parameter 4 names; see [`order::is_cause`](crate::store::order::is_cause).
+pub(super) const IS_CAUSE: &str =
+    "(failure_code = ?4 OR failure_class = ?4 OR failure_class || '/' || failure_code = ?4)";
 
 /// A read-only connection.
 pub(super) struct Reader(Mutex<Connection>);
@@ -72,6 +82,7 @@ pub(super) fn invite_of(row: &Row<'_>) -> rusqlite::Result<StoredInvite> {
             fingerprint: row.get(16)?,
             ready_at: row.get(18)?,
             ended_at: row.get(19)?,
+            previous: row.get(25)?,
             ..Record::default()
         },
     })
@@ -81,7 +92,7 @@ pub(super) fn show(db: &Connection, key: &TruckerKey) -> Result<Option<Story>, E
     let query = format!("SELECT {COLUMNS}, seq FROM invites WHERE account = ?1 AND pk = ?2");
     let found = db
         .query_row(&query, params![key.account.as_str(), key.pk.get()], |row| {
-            Ok((invite_of(row)?, row.get::<_, i64>(25)?))
+            Ok((invite_of(row)?, row.get::<_, i64>(26)?))
         })
         .optional()
         .map_err(|error| unavailable(&error))?;
@@ -102,17 +113,68 @@ pub(super) fn show(db: &Connection, key: &TruckerKey) -> Result<Option<Story>, E
 
 pub(super) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Invite>, Error> {
     let query = format!(
-        "SELECT {COLUMNS} FROM invites WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR account = ?2) \
-         ORDER BY seq DESC LIMIT ?3"
+        "SELECT {COLUMNS} FROM invites WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR account = ?2) AND \
+         (?4 IS NULL OR {IS_CAUSE}) ORDER BY seq DESC LIMIT ?3"
     );
     let state = filter.state.map(StateName::as_str);
     let account = filter.account.as_ref().map(AccountName::as_str);
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
-    let rows: rusqlite::Result<Vec<StoredInvite>> = db
-        .prepare_cached(&query)
-        .and_then(|mut statement| statement.query_map(params![state, account, limit], invite_of)?.collect());
+    let rows: rusqlite::Result<Vec<StoredInvite>> = db.prepare_cached(&query).and_then(|mut statement| {
+        statement.query_map(params![state, account, limit, filter.cause], invite_of)?.collect()
+    });
     let rows = rows.map_err(|error| unavailable(&error))?;
     rows.into_iter().map(|row| row.into_invite().map_err(Error::from)).collect()
+}
+
+pub(super) fn causes(db: &Connection, which: &Selection) -> Result<Vec<DeadCause>, Error> {
+    let query = format!(
+        "SELECT account, failure_class, failure_code, count(*), min(ended_at), max(ended_at) FROM invites \
+         WHERE state = 'dead' AND (?1 IS NULL OR account = ?1) AND (?2 IS NULL OR pk = ?2) AND \
+         (?4 IS NULL OR {IS_CAUSE}) GROUP BY 1, 2, 3 ORDER BY 4 DESC LIMIT ?3"
+    );
+    let (account, pk) = owner_of(which);
+    let rows = db.prepare_cached(&query).and_then(|mut statement| {
+        let rows = statement.query_map(params![account, pk, CAUSES_MAX, which.cause], |row| {
+            let (account, class): (String, String) = (row.get(0)?, row.get(1)?);
+            let (Ok(account), Some(class)) = (account.parse(), FailureClass::from_stored(&class)) else {
+                return Ok(None);
+            };
+            Ok(Some(DeadCause {
+                account,
+                failure: Failure { class, code: row.get(2)? },
+                count: row.get(3)?,
+                first: Timestamp::from_millis(row.get(4)?),
+                last: Timestamp::from_millis(row.get(5)?),
+            }))
+        })?;
+        rows.collect::<rusqlite::Result<Vec<_>>>()
+    });
+    Ok(rows.map_err(|error| unavailable(&error))?.into_iter().flatten().collect())
+}
+
+/// Account and key as parameters.
+pub(super) fn owner_of(which: &Selection) -> (Option<&str>, Option<u64>) {
+    match &which.invite {
+        Some(key) => (Some(key.account.as_str()), Some(key.pk.get())),
+        None => (which.account.as_ref().map(AccountName::as_str), None),
+    }
+}
+
+pub(super) fn orders(db: &Connection, limit: usize) -> Result<Vec<OrderRecord>, Error> {
+    let query = "SELECT id, at, by, kind, target, count FROM orders ORDER BY seq DESC LIMIT ?1";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = db.prepare_cached(query).and_then(|mut statement| {
+        let rows = statement.query_map([limit], |row| {
+            let (id, by, kind): (String, String, String) = (row.get(0)?, row.get(2)?, row.get(3)?);
+            let (Ok(id), Ok(by), Some(kind)) = (id.parse(), by.parse(), OrderKind::from_stored(&kind)) else {
+                return Ok(None);
+            };
+            let at = Timestamp::from_millis(row.get(1)?);
+            Ok(Some(OrderRecord { id, at, by, kind, target: row.get(4)?, count: row.get(5)? }))
+        })?;
+        rows.collect::<rusqlite::Result<Vec<_>>>()
+    });
+    Ok(rows.map_err(|error| unavailable(&error))?.into_iter().flatten().collect())
 }
 
 pub(super) fn gates(db: &Connection) -> Result<Vec<(AccountName, Gate)>, Error> {

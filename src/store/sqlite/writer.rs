@@ -4,9 +4,11 @@
 //! fails them all, and nothing was changed.
 
 mod commands;
+mod orders;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,7 +21,10 @@ use super::{Settings, unavailable};
 use crate::crash::{self, Point};
 use crate::invite::{AccountName, Gate, Input, Invite, StateName, TruckerKey};
 use crate::lifecycle::{DeathNotice, Lifecycle};
-use crate::store::{Arrival, Due, Error, Receipt, Taken, Tally, Tidied, Work};
+use crate::store::{
+    Arrival, Due, Error, GateDecision, Operator, Receipt, Redrive, Redriven, Reissued, Taken, Tally, Tidied,
+    Work,
+};
 
 /// Told after each commit: how many commands it held and how long it took.
 pub type Observer = Arc<dyn Fn(usize, Duration) + Send + Sync>;
@@ -29,12 +34,19 @@ const GROUP_MAX: usize = 512;
 
 type Counts = Arc<Mutex<BTreeMap<(AccountName, StateName), u64>>>;
 
+/// Whether an invite in this state still has work to do.
+fn is_unfinished(state: StateName) -> bool {
+    !matches!(state, StateName::Published | StateName::Dead)
+}
+
 /// The handle to the thread.
 pub(super) struct Writer {
     /// `None` once closed. The thread holds the other end.
     commands: Option<mpsc::UnboundedSender<Command>>,
     thread: Option<JoinHandle<()>>,
     counts: Counts,
+    /// The sum of the counts of unfinished invites: asked for with every event.
+    unfinished: Arc<AtomicU64>,
 }
 
 type Run = Box<dyn FnOnce(&Connection, &mut Context) -> Box<dyn Answer> + Send>;
@@ -76,10 +88,12 @@ struct Context {
     moves: Vec<Move>,
     /// Whether any trucker has an earlier life in `retired`; spares a look-up per event where none has.
     any_retired: bool,
-    /// Where the sweep for old rows goes on.
-    tidy_cursor: i64,
+    /// Where the sweep for old rows goes on: after this `ended_at` and `seq`.
+    tidy_cursor: (i64, i64),
     /// Set by a command that overwrote codes: the log has to go as well.
     truncate_log: bool,
+    /// A truncation that is owed did not work: the next tidying tries again.
+    log_holds_codes: bool,
 }
 
 /// One invite's way from a state to another; `None` for "not there".
@@ -95,6 +109,9 @@ impl Writer {
         let (commands, inbox) = mpsc::unbounded_channel();
         commands::release_all(&connection).map_err(|error| unavailable(&error))?;
         let counted = commands::count(&connection).map_err(|error| unavailable(&error))?;
+        let unfinished =
+            counted.iter().filter(|((_, state), _)| is_unfinished(*state)).map(|(_, count)| count);
+        let unfinished = Arc::new(AtomicU64::new(unfinished.sum()));
         let counts: Counts = Arc::new(Mutex::new(counted));
         let any_retired = commands::any_retired(&connection).map_err(|error| unavailable(&error))?;
         let thread = Thread {
@@ -104,17 +121,19 @@ impl Writer {
                 settings,
                 moves: Vec::new(),
                 any_retired,
-                tidy_cursor: 0,
+                tidy_cursor: (i64::MIN, i64::MIN),
                 truncate_log: false,
+                log_holds_codes: false,
             },
             counts: Arc::clone(&counts),
+            unfinished: Arc::clone(&unfinished),
             _lock: lock,
         };
         let notice = life.death_notice("store");
         let spawned = std::thread::Builder::new().name("store".to_owned()).spawn(move || thread.run(notice));
         let thread =
             spawned.map_err(|error| Error::Open(format!("can't start the store's thread: {error}")))?;
-        Ok(Self { commands: Some(commands), thread: Some(thread), counts })
+        Ok(Self { commands: Some(commands), thread: Some(thread), counts, unfinished })
     }
 
     pub(super) async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<Receipt>, Error> {
@@ -132,14 +151,28 @@ impl Writer {
         self.submit(points, move |db, context| commands::advance(db, context, invite, input)).await
     }
 
-    pub(super) async fn set_gate(&self, account: AccountName, gate: Gate) -> Result<(), Error> {
+    pub(super) async fn move_gate(&self, account: AccountName, decide: GateDecision) -> Result<Gate, Error> {
         let points = (Point::GateCommit, Point::GateCommit);
-        self.submit(points, move |db, _| commands::set_gate(db, &account, gate)).await
+        self.submit(points, move |db, _| commands::move_gate(db, &account, &decide)).await
+    }
+
+    pub(super) async fn redrive(&self, order: Redrive) -> Result<Redriven, Error> {
+        let points = (Point::OrderCommit, Point::OrderCommitted);
+        self.submit(points, move |db, context| orders::redrive(db, context, &order)).await
+    }
+
+    pub(super) async fn reissue(&self, key: TruckerKey, by: Operator) -> Result<Reissued, Error> {
+        let points = (Point::OrderCommit, Point::OrderCommitted);
+        self.submit(points, move |db, context| orders::reissue(db, context, &key, &by)).await
     }
 
     pub(super) async fn tidy(&self) -> Result<Tidied, Error> {
         let points = (Point::TidyCommit, Point::TidyCommit);
         self.submit(points, commands::tidy).await
+    }
+
+    pub(super) fn unfinished(&self) -> u64 {
+        self.unfinished.load(Ordering::Relaxed)
     }
 
     pub(super) fn counts(&self) -> Vec<Tally> {
@@ -186,6 +219,7 @@ struct Thread {
     inbox: mpsc::UnboundedReceiver<Command>,
     context: Context,
     counts: Counts,
+    unfinished: Arc<AtomicU64>,
     _lock: File,
 }
 
@@ -239,13 +273,19 @@ impl Thread {
             }
         }
         if std::mem::take(&mut self.context.truncate_log) {
-            // The log still holds the pages with the erased codes.
-            let _ = self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE");
+            self.context.log_holds_codes = !self.truncated_log();
         }
         (self.context.settings.observer)(size, started.elapsed());
         for answer in answers {
             answer.send(committed.clone());
         }
+    }
+
+    /// The log still holds the pages with the erased codes. A reader that is at work can hold it back for a moment.
+    fn truncated_log(&self) -> bool {
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let busy: rusqlite::Result<bool> = self.connection.query_row(checkpoint, [], |row| row.get(0));
+        matches!(busy, Ok(false))
     }
 
     fn run_in_savepoint(&mut self, command: Command) -> Box<dyn Answer> {
@@ -270,6 +310,11 @@ impl Thread {
     fn apply_moves(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         for Move { account, from, to } in self.context.moves.drain(..) {
+            match (from.is_some_and(is_unfinished), to.is_some_and(is_unfinished)) {
+                (false, true) => drop(self.unfinished.fetch_add(1, Ordering::Relaxed)),
+                (true, false) => drop(self.unfinished.fetch_sub(1, Ordering::Relaxed)),
+                (true, true) | (false, false) => {}
+            }
             if let Some(count) = from.and_then(|from| counts.get_mut(&(account.clone(), from))) {
                 *count = count.saturating_sub(1);
             }

@@ -1,5 +1,6 @@
 //! The real binary between a real broker and the API simulator: what the service promises, from the outside.
 
+mod backlog;
 mod canaries;
 mod checker;
 mod crashes;
@@ -10,11 +11,14 @@ mod http;
 mod interruptions;
 mod outages;
 mod platform;
+mod postgres;
+mod replicas;
 mod settings;
 mod shutdown;
 mod sinks;
 mod thousand;
 mod webhook;
+mod work_list;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -5,8 +5,18 @@ use invite_relay::invite::StateName;
 
 use super::checker::check;
 use super::harness::Service;
+use super::settings::Settings as Fast;
 use super::{Api, bus};
+use crate::support::proxy::Proxy;
 use crate::support::until;
+
+/// The API behind a network that can be broken.
+async fn through_a_line(api: &Api) -> (Proxy, Fast) {
+    let target = api.base_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+    let line = Proxy::start(target.parse().unwrap()).await;
+    let settings = Fast::fast(&format!("http://{}/api/v4", line.address()));
+    (line, settings)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pace_below_the_real_limit_is_never_throttled() {
@@ -28,6 +38,76 @@ async fn a_pace_above_the_real_limit_costs_requests_but_no_attempts() {
     service.settle(40).await;
     println!("500/s under a limit of 10/s: {}", check(1..=40, &bus.take_announced().await, &api.handle));
     assert!(service.invites().iter().all(|invite| invite.attempts == 1), "throttling spends no attempt");
+    // What was in flight when the limit was found, and perhaps once more.
+    assert!(api.handle.stats().throttled <= 20, "{:?}", api.handle.stats());
+    let metrics = service.metrics().await;
+    let pace = metrics.lines().find_map(|line| line.strip_prefix("invite_relay_pace{account=\"default\"} "));
+    let pace: f64 = pace.unwrap().parse().unwrap();
+    assert!((5.0..=10.0).contains(&pace), "the limit of 10/s was learned as {pace}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_that_nobody_reaches_for_a_long_time_costs_no_attempts() {
+    let (api, bus) = (Api::faultless().await, bus("away").await);
+    let (line, settings) = through_a_line(&api).await;
+    line.close();
+    let settings =
+        bus.as_sink(bus.as_source(settings)).with("retry.max_attempts", 3).with("retry.max_delay", "50ms");
+    let service = Service::start(&settings).await;
+    bus.tell(1..=20).await;
+    let part = async || service.part("account.default").await;
+    until("the circuit to open", async || part().await["ready"] == false).await;
+    assert!(part().await["detail"].as_str().unwrap().contains("circuit"), "{}", part().await);
+    let failed = ["outcome=\"transient\""];
+    until("many failures", async || service.count("invite_relay_api_requests_total", &failed).await > 80)
+        .await;
+    assert_eq!(service.readiness().await["ready"], true, "events are still accepted");
+
+    line.resume();
+    service.settle(20).await;
+    println!("nobody there at first: {}", check(1..=20, &bus.take_announced().await, &api.handle));
+    until("the circuit to close", async || part().await["ready"] == true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_whose_answers_never_arrive_is_read_back_when_they_do() {
+    let (api, bus) = (Api::faultless().await, bus("mute").await);
+    let (line, settings) = through_a_line(&api).await;
+    let settings = bus
+        .as_sink(bus.as_source(settings))
+        .with("dashdoc.timeout", "200ms")
+        .with("retry.max_attempts", 3)
+        .with("retry.max_delay", "50ms");
+    let service = Service::start(&settings).await;
+    line.mute();
+    bus.tell(1..=20).await;
+    let failed = ["outcome=\"unknown\""];
+    until("many timeouts", async || service.count("invite_relay_api_requests_total", &failed).await > 30)
+        .await;
+    line.resume();
+    service.settle(20).await;
+    println!("half open: {}", check(1..=20, &bus.take_announced().await, &api.handle));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_that_fails_every_request_for_a_long_time_costs_no_attempts() {
+    let failing = Mix { error_before: 1.0, ..Mix::default() };
+    let faults = Faults { read: failing.clone(), ..Faults::posts(failing) };
+    let (api, bus) = (Api::with(faults).await, bus("failing").await);
+    let settings = bus
+        .as_sink(bus.as_source(api.settings()))
+        .with("retry.max_attempts", 3)
+        .with("retry.base_delay", "10ms")
+        .with("retry.max_delay", "50ms");
+    let service = Service::start(&settings).await;
+    bus.tell(1..=20).await;
+    let failed = ["outcome=\"unknown\""];
+    until("many failures", async || service.count("invite_relay_api_requests_total", &failed).await > 100)
+        .await;
+    assert!(service.count("invite_relay_gate_closings_total", &["reason=\"circuit\""]).await > 1);
+    api.handle.set_faults(Faults::default());
+    service.settle(20).await;
+    println!("a failing API: {}", check(1..=20, &bus.take_announced().await, &api.handle));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,21 +1,26 @@
 //! The commands: SQL around [`step`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Context, Move, row_of};
 use crate::invite::{
-    AccountName, Effect, Gate, Generation, Input, Invite, Moment, Sinks, StateName, Step, TruckerKey, step,
+    AccountName, Effect, Gate, Generation, Input, Invite, Lane, Moment, Sinks, StateName, Step, TruckerKey,
+    step,
 };
 use crate::store::record::{Record, StoredInvite, trucker_text};
-use crate::store::sqlite::reader::{COLUMNS, invite_of};
+use crate::store::sqlite::reader::{COLUMNS, gates, invite_of};
 use crate::store::sqlite::unavailable;
-use crate::store::{Admission, Arrival, Due, Error, Receipt, Taken, Tidied, Work};
+use crate::store::{Admission, Arrival, Corrupt, Due, Error, GateDecision, Receipt, Taken, Tidied, Work};
 use crate::time::{self, Timestamp};
 
 /// Rows that one portion of tidying looks at: bounds how long it holds up the commits behind it.
 const TIDY_PORTION: usize = 500;
+
+/// How long a row that can't be read is left alone.
+const ASIDE: Duration = Duration::from_secs(300);
 
 pub(super) fn accept(
     db: &Connection,
@@ -129,12 +134,23 @@ pub(super) fn take(db: &Connection, context: &mut Context, what: &Due) -> Result
             let next = "SELECT min(due) FROM invites WHERE lane = 8 AND account = ?1";
             taken.next_due = earliest(db, next, account.as_str())?;
         }
-        Due::Publish { sinks, limit } => {
-            for lane in (1..=Sinks::ALL.bits()).filter(|lane| !Sinks::from_bits(*lane).and(*sinks).is_empty())
-            {
-                let tail = "lane = ?1 AND lane BETWEEN 1 AND 7 AND due <= ?2 ORDER BY due LIMIT ?3";
+        Due::Publish { sinks, limit, narrow } => {
+            let wants = |lane: u8| Sinks::from_bits(lane).and(*sinks);
+            let mut places = narrow.places;
+            for lane in (1..=Sinks::ALL.bits()).filter(|lane| !wants(*lane).is_empty()) {
+                let only_narrow = wants(lane).and(narrow.sinks.complement()).is_empty();
                 let left = limit.saturating_sub(taken.work.len());
+                let left = if only_narrow { left.min(places) } else { left };
+                let before = taken.work.len();
+                let tail = "lane = ?1 AND lane BETWEEN 1 AND 7 AND due <= ?2 ORDER BY due LIMIT ?3";
                 take_matching(db, context, tail, lane, left, &mut taken)?;
+                if only_narrow {
+                    places -= (taken.work.len() - before).min(places);
+                    if places == 0 {
+                        // Whoever frees a place looks again; until then its due times are no reason to wake.
+                        continue;
+                    }
+                }
                 let next = "SELECT min(due) FROM invites WHERE lane = ?1 AND lane BETWEEN 1 AND 7";
                 let due = earliest(db, next, lane)?;
                 taken.next_due = [taken.next_due, due].into_iter().flatten().min();
@@ -158,10 +174,24 @@ fn take_matching(
         statement.query_map(params![whose, time::now().as_millis(), limit], invite_of)?.collect()
     });
     for row in rows.map_err(|error| unavailable(&error))? {
-        let invite = row.into_invite()?;
-        taken.work.push(advance(db, context, invite, Input::Take)?);
+        let (key, fence) = (row.key.clone(), row.fence);
+        match row.into_invite() {
+            Ok(invite) => taken.work.push(advance(db, context, invite, Input::Take)?),
+            Err(error) => put_aside(db, &key, fence, &error)?,
+        }
     }
     Ok(())
+}
+
+/// A row that can't be read must not hold up those behind it. It is tried again later: by then perhaps by the version
+/// that wrote it.
+fn put_aside(db: &Connection, key: &TruckerKey, fence: u64, error: &Corrupt) -> Result<(), Error> {
+    tracing::error!(invite.id = %key, %error, "an invite is put aside: its row can't be read");
+    let sql = "UPDATE invites SET due = ?4, fence = fence + 1 WHERE account = ?1 AND pk = ?2 AND fence = ?3";
+    let (account, pk) = row_of(key);
+    let later = time::now().after(ASIDE).as_millis();
+    let run = db.prepare_cached(sql).and_then(|mut run| run.execute(params![account, pk, fence, later]));
+    run.map(drop).map_err(|error| unavailable(&error))
 }
 
 fn earliest(db: &Connection, query: &str, whose: impl rusqlite::ToSql) -> Result<Option<Timestamp>, Error> {
@@ -180,7 +210,8 @@ pub(super) fn advance(
     // A confirmation that leaves other sinks pending asks for nothing, yet its worker still holds the invite.
     let goes_on = matches!(input, Input::Confirmed(_));
     let Step { mut next, effect } = step(invite, input, &context.settings.rules, moment());
-    let held = effect.is_some() || (goes_on && next.state.schedule().is_some());
+    // A second read-back that is owed afterwards is nobody's yet: after a restart it must not come early.
+    let held = effect.is_some() || (goes_on && matches!(next.state.schedule(), Some((Lane::Publish(_), _))));
     update(db, &next, held)?;
     next.fence += 1;
     context.moves.push(Move {
@@ -196,7 +227,7 @@ fn update(db: &Connection, invite: &Invite, held: bool) -> Result<(), Error> {
     let sql = "UPDATE invites SET fence = fence + 1, generation = ?4, taken = ?5, state = ?6, lane = ?7, due = ?8, \
          attempts = ?9, tries = ?10, ever_unknown = ?11, not_found_since = ?12, failure_class = ?13, \
          failure_code = ?14, begun_at = ?15, code = ?16, fingerprint = ?17, origin = ?18, ready_at = ?19, \
-         ended_at = ?20 WHERE account = ?1 AND pk = ?2 AND fence = ?3";
+         ended_at = ?20, previous = ?21 WHERE account = ?1 AND pk = ?2 AND fence = ?3";
     let record = Record::of(invite);
     let (account, pk) = row_of(&invite.key);
     let run = db.prepare_cached(sql).and_then(|mut statement| {
@@ -221,6 +252,7 @@ fn update(db: &Connection, invite: &Invite, held: bool) -> Result<(), Error> {
             record.origin,
             record.ready_at,
             record.ended_at,
+            record.previous,
         ])
     });
     match run.map_err(|error| unavailable(&error))? {
@@ -229,7 +261,13 @@ fn update(db: &Connection, invite: &Invite, held: bool) -> Result<(), Error> {
     }
 }
 
-pub(super) fn set_gate(db: &Connection, account: &AccountName, gate: Gate) -> Result<(), Error> {
+pub(super) fn move_gate(
+    db: &Connection,
+    account: &AccountName,
+    decide: &GateDecision,
+) -> Result<Gate, Error> {
+    let kept = gates(db)?.into_iter().find(|(of, _)| of == account).map_or(Gate::Open, |(_, gate)| gate);
+    let Some(gate) = decide(kept, time::now()) else { return Ok(kept) };
     let run = match gate {
         Gate::Open => db.execute("DELETE FROM gates WHERE account = ?1", [account.as_str()]),
         Gate::Closed { reason, until, strikes } => db.execute(
@@ -238,13 +276,12 @@ pub(super) fn set_gate(db: &Connection, account: &AccountName, gate: Gate) -> Re
             params![account.as_str(), reason.as_str(), until.as_millis(), strikes],
         ),
     };
-    run.map(drop).map_err(|error| unavailable(&error))
+    run.map(|_| gate).map_err(|error| unavailable(&error))
 }
 
 pub(super) fn tidy(db: &Connection, context: &mut Context) -> Result<Tidied, Error> {
     let now = time::now().as_millis();
-    let before =
-        |age: std::time::Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    let before = |age: Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     let erase_before = before(context.settings.erase_codes_after);
     let retire_before = before(context.settings.retention);
     let wrap = |error: rusqlite::Error| unavailable(&error);
@@ -257,25 +294,29 @@ pub(super) fn tidy(db: &Connection, context: &mut Context) -> Result<Tidied, Err
             params![erase_before, TIDY_PORTION],
         )
         .map_err(wrap)?;
-    context.truncate_log |= codes > 0;
+    context.truncate_log |= codes > 0 || context.log_holds_codes;
     let (invites, unread) = retire(db, context, retire_before).map_err(wrap)?;
     Ok(Tidied { codes, invites, more: codes == TIDY_PORTION || unread })
 }
 
-/// Removes published invites that are past the retention, with all their events, a portion at a time and in the
-/// order of acceptance. A younger event keeps its invite: its sender may still repeat it.
+/// Removes published invites that are past the retention, with all their events, a portion at a time. A younger event
+/// keeps its invite: its sender may still repeat it. The cursor passes over those, and begins anew at the end.
 /// Returns how many, and whether there are rows left to look at.
 fn retire(db: &Connection, context: &mut Context, before: i64) -> rusqlite::Result<(usize, bool)> {
-    let portion: Vec<(i64, bool)> = db
+    let (ended, seq) = context.tidy_cursor;
+    let portion: Vec<(i64, i64, bool)> = db
         .prepare_cached(
-            "SELECT seq, state = 'published' AND lane = 0 AND ended_at <= ?2 AND NOT EXISTS \
-             (SELECT 1 FROM events WHERE invite = invites.seq AND events.accepted_at > ?2) \
-             FROM invites WHERE seq > ?1 AND accepted_at <= ?2 ORDER BY seq LIMIT ?3",
+            "SELECT ended_at, seq, NOT EXISTS \
+             (SELECT 1 FROM events WHERE invite = invites.seq AND events.accepted_at > ?3) \
+             FROM invites WHERE state = 'published' AND lane = 0 AND ended_at <= ?3 \
+             AND (ended_at, seq) > (?1, ?2) ORDER BY ended_at, seq LIMIT ?4",
         )?
-        .query_map(params![context.tidy_cursor, before, TIDY_PORTION], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map(params![ended, seq, before, TIDY_PORTION], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let mut removed = 0;
-    for (seq, _) in portion.iter().filter(|(_, old)| *old) {
+    for (_, seq, _) in portion.iter().filter(|(_, _, old)| *old) {
         db.prepare_cached(
             "INSERT INTO retired (account, pk, generation) SELECT account, pk, generation FROM invites \
              WHERE seq = ?1 ON CONFLICT DO UPDATE SET generation = excluded.generation",
@@ -292,7 +333,8 @@ fn retire(db: &Connection, context: &mut Context, before: i64) -> rusqlite::Resu
         removed += 1;
     }
     let unread = portion.len() == TIDY_PORTION;
-    context.tidy_cursor = if unread { portion.last().map_or(0, |(seq, _)| *seq) } else { 0 };
+    let last = portion.last().map(|(ended, seq, _)| (*ended, *seq)).filter(|_| unread);
+    context.tidy_cursor = last.unwrap_or((i64::MIN, i64::MIN));
     Ok((removed, unread))
 }
 

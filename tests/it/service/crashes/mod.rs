@@ -125,9 +125,12 @@ const NEXT: [Fault; 10] = [
     Fault::Oversized,
 ];
 
+/// A person asks for a new code, and the service is killed on the way.
+const ORDERED: [Armed; 2] = [(Point::OrderCommit, 1), (Point::OrderCommitted, 1)];
+
 #[test]
 fn every_crash_point_is_passed_by_a_story() {
-    let stories = [&HAPPY[..], &UNKNOWN, &LATE, &THROTTLED, &INHERITED, &WEBHOOK, &TIDIED];
+    let stories = [&HAPPY[..], &UNKNOWN, &LATE, &THROTTLED, &INHERITED, &WEBHOOK, &TIDIED, &ORDERED];
     for point in Point::ALL {
         let passed = stories.iter().any(|story| story.iter().any(|(passed, _)| passed == point));
         assert!(passed, "no story passes {}", point.name());
@@ -210,6 +213,35 @@ async fn a_crash_while_codes_are_erased_is_survived() {
         service.start_again().await;
         until("the code to be erased", async || !is_code_kept(&service)).await;
         trial.report(&left, &api, &bus.take_announced().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_under_the_order_of_a_person_is_survived() {
+    for trial in trials("ordered", &ORDERED, Fault::None) {
+        let (api, bus) = (trial.api().await, bus("ordered").await);
+        let mut service = Service::start(&bus.as_sink(bus.as_source(api.settings()))).await;
+        bus.tell([PK]).await;
+        service.settle(1).await;
+        service.terminate().await;
+        let ended = trial.start(&mut service).await;
+        let unanswered = service.order("/api/v1/invites/default/1/reissue", r#"{"by":"ada"}"#).await;
+        assert!(unanswered.is_none(), "killed before the answer");
+        let left = trial.died(ended, &mut service).await;
+        service.start_again().await;
+        service.settle(1).await;
+        let generation = service.invites()[0].generation.get();
+        // Whoever got no answer looks, and asks again if nothing came of it.
+        assert_eq!(generation, if trial.point == Point::OrderCommit { 1 } else { 2 });
+        let (trucker, announced) = (api.handle.trucker(PK).unwrap(), bus.take_announced().await);
+        assert_eq!(trucker.effects, u64::from(generation));
+        let last = announced.last().unwrap().json();
+        assert_eq!(last["data"]["invite_code"].as_str(), trucker.code.as_deref());
+        println!(
+            "ordered   | {:<19} | {:<9} | None        | generation {generation}",
+            trial.point.name(),
+            left.0
+        );
     }
 }
 

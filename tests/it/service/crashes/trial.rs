@@ -33,7 +33,7 @@ pub(super) struct Trial {
 }
 
 /// What a killed process left in the store.
-pub(super) struct Left(&'static str);
+pub(super) struct Left(pub(super) &'static str);
 
 impl Trial {
     /// The API's side of the trial.
