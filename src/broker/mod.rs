@@ -17,6 +17,7 @@
 mod connection;
 mod consumer;
 mod dead_letter;
+mod dead_queue;
 mod endpoint;
 mod error;
 mod greeting;
@@ -34,6 +35,7 @@ mod window;
 
 pub use connection::{Connection, connect};
 pub use consumer::{Consumer, ConsumerOptions};
+pub use dead_queue::{DeadLetter, DeadQueue, Which};
 pub use endpoint::{Address, Endpoint};
 pub use error::{Error, PublishError};
 pub use greeting::{Server, greet};

@@ -1,6 +1,7 @@
 //! The command line: one file per command. Exit codes: 0 ok, 1 failed, 2 usage or configuration.
 
 mod config;
+mod dead_letters;
 mod demo;
 mod doctor;
 mod invites;
@@ -51,6 +52,8 @@ enum Command {
     Config(config::Args),
     /// Look at stored invites, put dead ones back to work, ask for a new code
     Invites(invites::Args),
+    /// Look at messages that could not be read, move them back after a mend
+    DeadLetters(dead_letters::Args),
     /// Print the version
     Version(version::Args),
 }
@@ -130,6 +133,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Doctor(args) => blocking(doctor::run(args)),
         Command::Config(args) => config::run(args),
         Command::Invites(args) => blocking(invites::run(args)),
+        Command::DeadLetters(args) => blocking(dead_letters::run(args)),
         Command::Version(args) => {
             version::run(&args);
             Ok(())

@@ -1,6 +1,7 @@
 //! The broker module against a real node.
 
 mod consuming;
+mod liveness;
 mod outages;
 mod poison;
 mod publishing;

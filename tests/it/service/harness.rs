@@ -49,13 +49,20 @@ impl Service {
     /// A service that has not started.
     pub(crate) fn prepare(settings: &Settings) -> Self {
         let directory = tempfile::Builder::new().prefix("relay-service-").tempdir().unwrap();
-        // A file of the settings' own would be shared by all tests.
         let database =
             settings.text("store.url").filter(|url| url.starts_with("postgres")).map(str::to_owned);
-        let file = format!("sqlite://{}", directory.path().join("store.db").display());
-        let url = database.clone().unwrap_or(file);
-        settings.clone().with("store.url", url).write(&directory.path().join("relay.toml"));
-        Self { directory, database, environment: Vec::new(), log: Log::default(), process: None }
+        let service =
+            Self { directory, database, environment: Vec::new(), log: Log::default(), process: None };
+        service.configure(settings);
+        service
+    }
+
+    /// Another configuration, for the next start on the same store.
+    pub(crate) fn configure(&self, settings: &Settings) {
+        // A file of the settings' own would be shared by all tests.
+        let file = format!("sqlite://{}", self.file("store.db").display());
+        let url = self.database.clone().unwrap_or(file);
+        settings.clone().with("store.url", url).write(&self.config_path());
     }
 
     /// A variable of the environment that it is started in.

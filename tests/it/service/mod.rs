@@ -11,6 +11,7 @@ mod http;
 mod interruptions;
 mod outages;
 mod platform;
+mod poison;
 mod postgres;
 mod replicas;
 mod settings;

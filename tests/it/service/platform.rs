@@ -121,12 +121,26 @@ impl Bus {
 
     /// The headers of everything in the service's dead-letter queue, as text.
     pub(crate) async fn take_dead_headers(&self) -> Vec<String> {
-        let (operator, queue) = (self.operator().await, format!("{}.dead", self.source_queue));
-        let mut headers = Vec::new();
+        self.take_dead().await.into_iter().map(|(_, headers)| headers).collect()
+    }
+
+    /// Bodies and headers of everything in the service's dead-letter queue.
+    pub(crate) async fn take_dead(&self) -> Vec<(Vec<u8>, String)> {
+        let (operator, queue) = (self.operator().await, self.dead_queue());
+        let mut dead = Vec::new();
         while let Some(message) = operator.take(&queue).await {
-            headers.push(format!("{:?}", message.properties.headers()));
+            dead.push((message.data, format!("{:?}", message.properties.headers())));
         }
-        headers
+        dead
+    }
+
+    /// How many wait in the service's dead-letter queue.
+    pub(crate) async fn n_dead(&self) -> usize {
+        self.operator().await.n_ready(&self.dead_queue()).await.unwrap_or(0)
+    }
+
+    fn dead_queue(&self) -> String {
+        format!("{}.dead", self.source_queue)
     }
 
     /// Whether no delivery waits for the service.

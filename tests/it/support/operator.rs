@@ -24,6 +24,11 @@ impl Operator {
         Self { connection, channel }
     }
 
+    /// Leaves; what it had in hand goes back.
+    pub(crate) async fn close(self) {
+        self.connection.close(200, "OK".into()).await.unwrap();
+    }
+
     pub(crate) async fn publish(
         &self,
         exchange: &str,

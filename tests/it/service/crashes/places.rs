@@ -21,6 +21,8 @@ const SIGNS: [&str; 9] = [
 /// File, sign, how often, and the points beside it or why there is none.
 const PLACES: &[(&str, &str, usize, &str)] = &[
     ("broker/dead_letter.rs", "basic_publish(", 1, "bury.send, bury.confirmed"),
+    ("broker/dead_queue.rs", "basic_ack(", 1, "none: a person's command, which may be given again"),
+    ("broker/dead_queue.rs", "basic_publish(", 1, "none: a person's command, which may be given again"),
     ("broker/hand.rs", "basic_ack(", 1, "source.ack, source.acked"),
     ("broker/hand.rs", "basic_nack(", 1, "none: what is not acknowledged goes back anyway"),
     ("broker/window.rs", "basic_publish(", 1, "publish.send, publish.confirmed"),
