@@ -272,7 +272,11 @@ mod tests {
         let refusal = decode_header("source", "%C0%A0").unwrap_err();
         assert_eq!(refusal.field, "ce-source");
         assert_eq!(refusal.reason_code(), "invalid_cloudevent");
-        assert_eq!(decode_header("adele0601020304", "%C0%A0").unwrap_err().field, "ce-*", "the sender's word");
+        assert_eq!(
+            decode_header("adele0601020304", "%C0%A0").unwrap_err().field,
+            "ce-*",
+            "the sender's word"
+        );
     }
 
     #[test]

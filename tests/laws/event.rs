@@ -11,8 +11,18 @@ use serde_json::{Value, json};
 
 /// Attributes whose name may be told, as the specification and not the sender chose it.
 const ATTRIBUTES: [&str; 12] = [
-    "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "traceparent",
-    "tracestate", "correlationid", "causationid",
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "dataschema",
+    "traceparent",
+    "tracestate",
+    "correlationid",
+    "causationid",
 ];
 
 /// The default rules, with an account and a second field to carry along.
@@ -80,8 +90,13 @@ fn reads_the_same_in_any_other_frame(rules: &Rules, event: &TruckerCreated) {
     let body = structured.to_string();
     for transport in [Transport::Http, Transport::Amqp] {
         let content_type = Some("application/cloudevents+json; charset=utf-8");
-        let envelope =
-            Envelope { transport, content_type, headers: &[], message_id: Some("another"), body: body.as_bytes() };
+        let envelope = Envelope {
+            transport,
+            content_type,
+            headers: &[],
+            message_id: Some("another"),
+            body: body.as_bytes(),
+        };
         assert_eq!(parse(rules, &envelope).as_ref(), Ok(event), "structured over {transport:?}");
     }
 

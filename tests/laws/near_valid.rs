@@ -22,17 +22,20 @@ fn any_moment() -> impl Strategy<Value = SystemTime> {
 /// A header as servers write it, in each of its forms, and with one character off.
 fn any_retry_after() -> impl Strategy<Value = String> {
     let date = any_moment().prop_map(httpdate::fmt_http_date);
-    let odd = "(Sunday, 06-Nov-94 08:49:37 GMT|Sun Nov  6 08:49:37 1994|[+-]?[0-9]{1,25}(\\.[0-9]{0,3})?|.{0,12})";
+    let odd =
+        "(Sunday, 06-Nov-94 08:49:37 GMT|Sun Nov  6 08:49:37 1994|[+-]?[0-9]{1,25}(\\.[0-9]{0,3})?|.{0,12})";
     let form = prop_oneof!["[0-9]{1,6}", date, odd];
-    (form, option::weighted(0.2, (any::<prop::sample::Index>(), any::<char>()))).prop_map(|(text, changed)| {
-        let Some((place, c)) = changed else { return text };
-        let mut chars: Vec<char> = text.chars().collect();
-        if !chars.is_empty() {
-            let place = place.index(chars.len());
-            chars[place] = c;
-        }
-        chars.into_iter().collect()
-    })
+    (form, option::weighted(0.2, (any::<prop::sample::Index>(), any::<char>()))).prop_map(
+        |(text, changed)| {
+            let Some((place, c)) = changed else { return text };
+            let mut chars: Vec<char> = text.chars().collect();
+            if !chars.is_empty() {
+                let place = place.index(chars.len());
+                chars[place] = c;
+            }
+            chars.into_iter().collect()
+        },
+    )
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -55,11 +58,17 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 /// An answer with a code in it, or with something else where it should be.
 fn any_body() -> impl Strategy<Value = Vec<u8>> {
-    let code = prop_oneof!["[A-Z0-9]{6}".prop_map(Value::from), " ?[!-~]{0,70}\n?".prop_map(Value::from), any_json()];
+    let code = prop_oneof![
+        "[A-Z0-9]{6}".prop_map(Value::from),
+        " ?[!-~]{0,70}\n?".prop_map(Value::from),
+        any_json()
+    ];
     let pk = prop_oneof![Just(json!(7)), Just(Value::Null), any_json()];
-    let trucker = (pk, code, any_json())
-        .prop_map(|(pk, code, more)| json!({ "pk": pk, "invite_code": code, "user": more }).to_string().into_bytes());
-    let twice = "[A-Z]{6}".prop_map(|code| format!(r#"{{"invite_code":"{code}","invite_code":null}}"#).into_bytes());
+    let trucker = (pk, code, any_json()).prop_map(|(pk, code, more)| {
+        json!({ "pk": pk, "invite_code": code, "user": more }).to_string().into_bytes()
+    });
+    let twice =
+        "[A-Z]{6}".prop_map(|code| format!(r#"{{"invite_code":"{code}","invite_code":null}}"#).into_bytes());
     prop_oneof![4 => trucker, 4 => any_json().prop_map(|json| json.to_string().into_bytes()), 1 => twice,
         1 => vec(any::<u8>(), 0..60)]
 }
@@ -168,8 +177,12 @@ fn any_file() -> impl Strategy<Value = String> {
 }
 
 fn any_planted() -> impl Strategy<Value = overlay::Planted> {
-    any::<(u8, u8, u8, u8)>()
-        .prop_map(|(key, layer, form, place)| overlay::Planted { key, layer, form, place })
+    any::<(u8, u8, u8, u8)>().prop_map(|(key, layer, form, place)| overlay::Planted {
+        key,
+        layer,
+        form,
+        place,
+    })
 }
 
 proptest! {

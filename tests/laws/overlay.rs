@@ -107,13 +107,17 @@ fn kind(path: &[String]) -> Option<Kind> {
     static SCHEMA: OnceLock<Json> = OnceLock::new();
     let whole = SCHEMA.get_or_init(schema);
     let place = path.iter().try_fold(whole, |place, name| {
-        place["properties"].get(name).or_else(|| place.get("additionalProperties").filter(|any| any.is_object()))
+        place["properties"]
+            .get(name)
+            .or_else(|| place.get("additionalProperties").filter(|any| any.is_object()))
     })?;
     let is_key = place.get("properties").is_none() && !place["additionalProperties"].is_object();
-    is_key.then(|| match (place["writeOnly"] == true || place["items"]["writeOnly"] == true, &place["format"]) {
-        (false, _) => Kind::Open,
-        (true, format) if format == "uri" => Kind::Url,
-        (true, _) => Kind::Secret,
+    is_key.then(|| {
+        match (place["writeOnly"] == true || place["items"]["writeOnly"] == true, &place["format"]) {
+            (false, _) => Kind::Open,
+            (true, format) if format == "uri" => Kind::Url,
+            (true, _) => Kind::Secret,
+        }
     })
 }
 

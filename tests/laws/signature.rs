@@ -3,7 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
-use invite_relay::signature::{Secret, SecretError, SignatureError, SignedHeaders, TOLERANCE, Token, bearer, sign, verify};
+use invite_relay::signature::{
+    Secret, SecretError, SignatureError, SignedHeaders, TOLERANCE, Token, bearer, sign, verify,
+};
 use invite_relay::time::Timestamp;
 use sha2::Sha256;
 
@@ -20,7 +22,8 @@ pub(crate) fn only_what_was_signed_is_taken(
         assert!(error.to_string().starts_with(error.header()), "{error} names no header");
         return;
     }
-    let (id, timestamp, listed) = (headers.id.unwrap(), headers.timestamp.unwrap(), headers.signature.unwrap());
+    let (id, timestamp, listed) =
+        (headers.id.unwrap(), headers.timestamp.unwrap(), headers.signature.unwrap());
     let seconds: i64 = timestamp.parse().unwrap();
     let off = Timestamp::from_millis(seconds * 1000);
     assert!(now.since(off) <= TOLERANCE && off.since(now) <= TOLERANCE, "a replay was taken");
@@ -62,8 +65,7 @@ pub(crate) fn every_part_counts(signed: &Signed) {
     let signature = sign(&own, id, *seconds, body);
     assert_eq!(signature, expected(key, id, &timestamp, body), "as the specification says");
     let listed = format!("{} {signature}", others.join(" "));
-    let headers =
-        SignedHeaders { id: Some(id), timestamp: Some(&timestamp), signature: Some(&listed) };
+    let headers = SignedHeaders { id: Some(id), timestamp: Some(&timestamp), signature: Some(&listed) };
     let now = Timestamp::from_millis((seconds + off_seconds) * 1000);
     let in_time = off_seconds.unsigned_abs() <= TOLERANCE.as_secs();
     let others_fit = others.iter().flat_map(|text| text.split_ascii_whitespace()).count() < 16;
