@@ -95,7 +95,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             let queue = open(config).await?;
             let letters = queue.dead.list(&which, limit).await;
             queue.dead.close().await;
-            let letters = letters.map_err(|error| queue.place.failure(error))?;
+            let letters = letters.map_err(|error| queue.place.failure(&error))?;
             match output {
                 Output::Json => print_json(&letters.iter().map(View::of).collect::<Vec<_>>()),
                 Output::Table if letters.is_empty() => println!("no dead letters"),
@@ -118,7 +118,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
                 queue.dead.list(&which, limit).await
             };
             queue.dead.close().await;
-            let letters = letters.map_err(|error| queue.place.failure(error))?;
+            let letters = letters.map_err(|error| queue.place.failure(&error))?;
             let (count, messages) = (letters.len(), letters.iter().map(View::of).collect());
             match output {
                 Output::Json => print_json(&Returned { applied: apply, count, messages }),
@@ -126,11 +126,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
                 Output::Table => {
                     show(&letters);
                     let n = if count == 1 { "1 message".to_owned() } else { format!("{count} messages") };
-                    match apply {
-                        true => println!("{n} moved back to {}", queue.place.queue),
-                        false => {
-                            println!("{n} would be moved back to {}; add --apply to do it", queue.place.queue)
-                        }
+                    if apply {
+                        println!("{n} moved back to {}", queue.place.queue);
+                    } else {
+                        println!("{n} would be moved back to {}; add --apply to do it", queue.place.queue);
                     }
                 }
             }
@@ -151,9 +150,9 @@ struct Place {
 }
 
 impl Place {
-    fn failure(&self, error: broker::Error) -> Failure {
+    fn failure(&self, error: &broker::Error) -> Failure {
         let Self { endpoint, queue } = self;
-        let mend = match &error {
+        let mend = match error {
             broker::Error::Refused { code: 404, .. } => {
                 "; `invite-relay serve` with this configuration makes the queues"
             }

@@ -188,7 +188,7 @@ async fn dead_letters(connection: &Connection, name: &str, findings: &mut Findin
         Ok(QueueLook { n_ready, .. }) => findings.warning(
             "dead_letters",
             format!("\"{name}\" holds messages that could not be read: {n_ready}"),
-            "look at the reason in their headers, mend the sender, send again what still matters, purge the queue",
+            "invite-relay dead-letters list tells why; mend the sender or the configuration, then dead-letters return",
         ),
         Err(_) => findings.skipped("dead_letters", format!("\"{name}\" is not there")),
     }

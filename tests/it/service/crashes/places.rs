@@ -91,5 +91,6 @@ fn count(sources: &Path, directory: &Path, found: &mut BTreeMap<(String, &'stati
 /// Not the tests, the commands beside the service, nor the simulator.
 fn is_of_the_service(name: &str) -> bool {
     let beside = ["cli/", "dashdoc/simulator/", "doctor/"].iter().any(|folder| name.starts_with(folder));
-    name.ends_with(".rs") && !beside && !name.ends_with("tests.rs") && !name.contains("conformance")
+    let is_rust = Path::new(name).extension().is_some_and(|extension| extension == "rs");
+    is_rust && !beside && !name.ends_with("tests.rs") && !name.contains("conformance")
 }
