@@ -108,7 +108,7 @@ policy = 'always'
 max_delay = '10ms'
 base_delay = '0s'
 [store]
-url = 'postgres://user:canary@host/db'
+url = 'mysql://user:canary@host/db'
 retention = '2d'
 [admin]
 listen = '0.0.0.0:9090'
@@ -151,7 +151,7 @@ log = 'inof'
       dashdoc.prefetch = 10 (config/relay.toml line 10)
           unknown key; did you mean `source.rabbitmq.prefetch`?
       dashdoc.rate_per_second = 0 (config/relay.toml line 9)
-          not a number in range; write a number from 0.001 to 1000
+          not a number in range; write a number from 0.001 to 100000
       dashdoc.token (config/relay.toml line 8)
           not a text; write a text in quotes
       dashdoc.tokn (config/relay.toml line 6)
@@ -179,7 +179,7 @@ log = 'inof'
       store.retention = "2d" (config/relay.toml line 31)
           too short; make it at least 4d: webhook senders repeat an event for about 75 hours, and one that is forgotten by then makes a second code
       store.url (config/relay.toml line 30)
-          Postgres is not supported by this version; use sqlite://PATH
+          not the address of a store; write sqlite://PATH, for example sqlite://data/invite-relay.db, or postgres://USER@HOST/DATABASE
       telemetry.log = "inof" (config/relay.toml line 35)
           no log directives; write a level (error, warn, info, debug, trace) or directives such as info,invite_relay::relay=debug
     "##);
@@ -457,9 +457,11 @@ fn the_effective_configuration_shows_origins_and_no_secret() {
     max_age = "3d"
     not_found_for = "2m"
     probe_delay = "30s"
+    circuit_after = 5
 
     [store]
     url = "sqlite://data/invite-relay.db"
+    max_backlog = 2000000
     retention = "30d"
     erase_codes_after = "1h"
 

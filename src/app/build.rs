@@ -1,11 +1,10 @@
 //! Each part, built from its section of the configuration.
 
 use std::num::NonZeroU16;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use axum::Router;
 use axum::http::HeaderName;
 use tokio::net::TcpListener;
@@ -18,7 +17,7 @@ use crate::config::{self, Config, SecretFiles, SecretSource};
 use crate::dashdoc::client::{self, Client, TokenSource};
 use crate::event;
 use crate::http::health::Health;
-use crate::invite::{Backoff, FingerprintKey, Gate, GateRules, Policy, Rules};
+use crate::invite::{Backoff, Gate, GateRules, Policy, Rules};
 use crate::lifecycle::Lifecycle;
 use crate::relay::{Account, Limits, Relay};
 use crate::sink::Outlets;
@@ -28,7 +27,6 @@ use crate::sink::webhook::{self, WebhookSink};
 use crate::source::rabbitmq::RabbitmqSource;
 use crate::source::webhook::{Verifiers, WebhookSource};
 use crate::store;
-use crate::store::sqlite::{self, SqliteStore};
 use crate::telemetry::metrics::{Metrics, Purpose};
 
 use super::readiness;
@@ -72,48 +70,6 @@ fn configured_sinks(config: &Config) -> crate::invite::Sinks {
 fn backoff(config: &Config) -> anyhow::Result<Backoff> {
     let retry = &config.retry;
     Backoff::try_new(retry.base_delay, retry.factor, retry.max_delay).context("[retry]")
-}
-
-/// The path of the embedded store.
-pub(crate) fn store_path(config: &Config) -> anyhow::Result<PathBuf> {
-    let url = config.store.url_source().read().context("store.url")?;
-    match url.reveal().strip_prefix("sqlite://") {
-        Some(path) => Ok(PathBuf::from(path)),
-        None => bail!("store.url: only sqlite://PATH is supported by this version"),
-    }
-}
-
-/// The store, opened for this process.
-pub(super) async fn store(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    life: &Lifecycle,
-) -> anyhow::Result<store::Shared> {
-    let (settings, life) = (store_settings(config, metrics)?, life.clone());
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(settings, &life)).await?;
-    Ok(Arc::new(opened?))
-}
-
-fn store_settings(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<sqlite::Settings> {
-    let metrics = Arc::clone(metrics);
-    Ok(sqlite::Settings {
-        path: store_path(config)?,
-        rules: rules(config)?,
-        erase_codes_after: config.store.erase_codes_after,
-        retention: config.store.retention,
-        fingerprint_key: fingerprint_key(config)?,
-        observer: Arc::new(move |commands, took| {
-            metrics.committed(commands, took);
-        }),
-    })
-}
-
-fn fingerprint_key(config: &Config) -> anyhow::Result<Option<FingerprintKey>> {
-    use sha2::Digest as _;
-    let Some(path) = &config.store.fingerprint_key_file else { return Ok(None) };
-    let secret = SecretSource::File(path.clone()).read().context("store.fingerprint_key_file")?;
-    // Whatever its form, all of the file counts.
-    Ok(Some(FingerprintKey::new(sha2::Sha256::digest(secret.reveal().as_bytes()).into())))
 }
 
 fn observer(metrics: &Arc<Metrics>, purpose: Purpose) -> Observer {

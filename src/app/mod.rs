@@ -6,15 +6,17 @@
 
 mod build;
 mod readiness;
+mod store;
 
-pub(crate) use build::{client_settings, source_topology, store_path};
+pub(crate) use build::{client_settings, source_topology};
+pub(crate) use store::{Peek, Place, place, store_path};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::{Config, POLL_INTERVAL, SecretFiles};
 use crate::http::admin::{self, BearerToken};
@@ -23,7 +25,6 @@ use crate::http::health::Health;
 use crate::http::serve;
 use crate::lifecycle::{Failed, Lifecycle};
 use crate::relay::Relay;
-use crate::store;
 use crate::telemetry::metrics::Metrics;
 
 /// A running service.
@@ -38,13 +39,14 @@ pub struct Running {
     pub webhook: Option<SocketAddr>,
     /// The admin port outlives the drain.
     afterwards: Lifecycle,
+    store: crate::store::Shared,
     grace: std::time::Duration,
 }
 
 /// Opens the store alone, for an order that is given while no service runs.
-pub(crate) async fn open_store(config: &Config, life: &Lifecycle) -> anyhow::Result<store::Shared> {
+pub(crate) async fn open_store(config: &Config, life: &Lifecycle) -> anyhow::Result<crate::store::Shared> {
     let names: Vec<_> = config.accounts().into_keys().collect();
-    build::store(config, &Arc::new(Metrics::new(&names)), life).await
+    store::open(config, &Arc::new(Metrics::new(&names)), life).await
 }
 
 /// Starts everything as part of `life`. An error names the part that could not start; what was started before it is
@@ -74,13 +76,21 @@ async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) 
     let admin = admin.with_context(|| format!("admin.listen: can't listen on {}", config.admin.listen))?;
     let webhook = build::webhook_listener(config).await?;
 
-    let store = build::store(config, &metrics, life).await?;
+    let store = store::open(config, &metrics, life).await?;
 
     let outlets = build::outlets(config, &secrets, &metrics, life)?;
     let accounts = build::accounts(config, &store, &secrets, &metrics, life).await?;
     let event_source = config.event.source.clone();
     let max_backlog = config.store.max_backlog;
-    let relay = Relay::new(store, accounts, outlets, event_source, max_backlog, Arc::clone(&metrics), life);
+    let relay = Relay::new(
+        Arc::clone(&store),
+        accounts,
+        outlets,
+        event_source,
+        max_backlog,
+        Arc::clone(&metrics),
+        life,
+    );
     let api = api::router(relay.orders());
     readiness::follow(&health, &relay, life);
     relay.start();
@@ -121,6 +131,7 @@ async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) 
         admin: address,
         webhook,
         afterwards: afterwards.clone(),
+        store,
         grace: config.shutdown.grace,
     })
 }
@@ -128,8 +139,12 @@ async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) 
 impl Running {
     /// Runs until the drain, then winds down.
     pub async fn finish(self) -> Result<(), Failed> {
-        let Self { life, afterwards, grace, .. } = self;
+        let Self { life, afterwards, store, grace, .. } = self;
         let ended = life.finish(grace).await;
+        // What was cut off is the next one's at once, here or on another replica.
+        if let Err(error) = store.close().await {
+            warn!(%error, "the store could not be closed; what is in hand waits for its leases");
+        }
         afterwards.begin_drain();
         let port = afterwards.finish(grace).await;
         info!("stopped");

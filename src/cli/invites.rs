@@ -7,10 +7,9 @@ use clap::Subcommand;
 use self::desk::Desk;
 use super::output::{Output, print_json, print_table, table};
 use super::{ConfigArgs, Failure};
-use crate::app::store_path;
+use crate::app::Peek;
 use crate::http::orders::RedriveAnswer;
 use crate::invite::{AccountName, Invite, StateName, TruckerKey, TruckerPk};
-use crate::store::sqlite::Peek;
 use crate::store::view::{CauseView, InviteView, OrderView};
 use crate::store::{Filter, Operator, Selection};
 use crate::time::{self, Timestamp};
@@ -146,7 +145,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::List { config, state, account, cause, limit, output } => {
             let filter = Filter { state, account, cause, limit };
-            let invites = open(config)?.list(&filter).map_err(anyhow::Error::from)?;
+            let invites = open(config).await?.list(&filter).await.map_err(anyhow::Error::from)?;
             match output {
                 Output::Json => {
                     print_json(&invites.iter().map(InviteView::from).collect::<Vec<_>>());
@@ -156,7 +155,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Causes { config, account, output } => {
             let which = Selection { account, ..Selection::default() };
-            let causes = open(config)?.causes(&which).map_err(anyhow::Error::from)?;
+            let causes = open(config).await?.causes(&which).await.map_err(anyhow::Error::from)?;
             let causes: Vec<CauseView> = causes.iter().map(CauseView::from).collect();
             match output {
                 Output::Json => print_json(&causes),
@@ -165,7 +164,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             }
         }
         Command::Orders { config, limit, output } => {
-            let orders = open(config)?.orders(limit).map_err(anyhow::Error::from)?;
+            let orders = open(config).await?.orders(limit).await.map_err(anyhow::Error::from)?;
             let orders: Vec<OrderView> = orders.iter().map(OrderView::from).collect();
             match output {
                 Output::Json => print_json(&orders),
@@ -203,7 +202,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             println!("{key}: generation {generation} begins; the code before it stops working");
         }
         Command::Show { id, config, output } => {
-            let story = open(config)?.show(&id).map_err(anyhow::Error::from)?;
+            let story = open(config).await?.show(&id).await.map_err(anyhow::Error::from)?;
             let Some(story) = story else {
                 return Err(Failure::Failed(anyhow::anyhow!("there is no invite {id} in this store")));
             };
@@ -217,10 +216,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open(config: ConfigArgs) -> Result<Peek, Failure> {
+async fn open(config: ConfigArgs) -> Result<Peek, Failure> {
     let loaded = config.load()?;
-    let path = store_path(&loaded.config)?;
-    Ok(Peek::open(&path).map_err(anyhow::Error::from)?)
+    Ok(Peek::open(&loaded.config).await?)
 }
 
 fn list(invites: &[Invite], limit: usize) {

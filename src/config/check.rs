@@ -17,6 +17,7 @@ use super::layer::Layers;
 use super::problem::Problem;
 use super::section::Config;
 use super::section::service::{Event, Retry, Store};
+use crate::store::postgres::{Address, Tls};
 use report::{Found, Report};
 
 /// Standard Webhooks senders repeat an event for about 75 hours; a repeat that is no longer recognised makes a
@@ -99,17 +100,26 @@ fn store(store: &Store, max_age: Duration, report: &mut Report<'_, '_>) {
                 report.wrong(key, "forgets everything with the process", "write sqlite://PATH");
             }
             Some(("sqlite", path)) if !path.is_empty() => {}
-            Some(("postgres" | "postgresql", _)) => {
-                report.wrong(key, "Postgres is not supported by this version", "use sqlite://PATH");
-            }
+            Some(("postgres" | "postgresql", _)) => postgres(key, value.reveal(), report),
             _ => report.wrong(
                 key,
                 "not the address of a store",
-                "write sqlite://PATH, for example sqlite://data/invite-relay.db",
+                "write sqlite://PATH, for example sqlite://data/invite-relay.db, or postgres://USER@HOST/DATABASE",
             ),
         },
         Found::Nothing => report.missing("store.url", "is not set", "write sqlite://PATH"),
         Found::Bad => {}
+    }
+    let sqlite = matches!(&found, Found::Value { value, .. } if value.reveal().starts_with("sqlite:"));
+    for (key, file) in [("store.password_file", &store.password_file), ("store.ca_file", &store.ca_file)] {
+        readable(key, file.as_ref(), report);
+        if sqlite && file.is_some() {
+            report.warn(
+                key,
+                "says nothing to an SQLite store",
+                "remove it, or let store.url be postgres://…",
+            );
+        }
     }
     if store.retention < RETENTION_MIN {
         let mend = "make it at least 4d: webhook senders repeat an event for about 75 hours, \
@@ -120,6 +130,20 @@ fn store(store: &Store, max_age: Duration, report: &mut Report<'_, '_>) {
     }
     report.positive("store.erase_codes_after", store.erase_codes_after);
     readable("store.fingerprint_key_file", store.fingerprint_key_file.as_ref(), report);
+}
+
+fn postgres(key: &str, url: &str, report: &mut Report<'_, '_>) {
+    const FORM: &str =
+        "write postgres://USER@HOST:PORT/DATABASE, with ?sslmode=verify-full or sslmode=disable";
+    match Address::parse(url) {
+        Ok(address) if address.tls() == Tls::Disabled => report.warn(
+            key,
+            "sslmode=disable sends codes over the network in plain text",
+            "remove it, and name the server's certificate authority in store.ca_file if the system does not know it",
+        ),
+        Ok(_) => {}
+        Err(error) => report.wrong_unseen(key, &error.to_string(), FORM),
+    }
 }
 
 fn admin(config: &Config, report: &mut Report<'_, '_>) {

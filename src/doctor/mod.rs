@@ -14,6 +14,7 @@ mod finding;
 mod keys;
 mod net;
 mod ports;
+mod postgres;
 mod store;
 mod telemetry;
 mod webhook;

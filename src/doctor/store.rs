@@ -10,7 +10,7 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::finding::{Finding, Findings};
 use super::keys::Keys;
-use crate::app::store_path;
+use crate::app::{Place, place};
 use crate::config::Config;
 use crate::store::sqlite::{Inspection, SCHEMA, inspect};
 
@@ -42,8 +42,9 @@ const MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 pub(super) async fn check(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
     let mut findings = Findings::about("store");
     let url = keys.secret("store.url");
-    let path = match store_path(config) {
-        Ok(path) => path,
+    let path = match place(config) {
+        Ok(Place::Sqlite(path)) => path,
+        Ok(Place::Postgres(source)) => return super::postgres::check(&source, &url, findings).await.found,
         Err(error) => {
             findings.failed("url", format!("{error:#}"), format!("correct {url}"));
             return findings.found;

@@ -1,4 +1,4 @@
-//! The admin API below `/api/v1` (what people ask *for* is in [`super::orders`]), and the documents that describe both faces of the service: `/openapi.json` for
+//! The admin API below `/api/v1` (what people ask *for* is in `orders`), and the documents that describe both faces of the service: `/openapi.json` for
 //! what can be asked, `/asyncapi.json` for the events.
 
 use axum::Json;

@@ -134,8 +134,11 @@ impl Gate {
             Self::Closed { until, .. } if now < until => None,
             // The probe has failed. What a person has to mend stays what it is until an answer says otherwise.
             Self::Closed { reason, .. } => Some(match reason {
-                GateReason::Throttled | GateReason::Circuit => GateReason::Circuit,
-                GateReason::Credentials | GateReason::Misconfigured => reason,
+                GateReason::Throttled if outage => GateReason::Circuit,
+                GateReason::Throttled
+                | GateReason::Circuit
+                | GateReason::Credentials
+                | GateReason::Misconfigured => reason,
             }),
         }
     }
@@ -261,7 +264,7 @@ mod tests {
                 // The API worked and let the token pass.
                 NotFound | Rejected | Doubtful => (None, Some(None)),
                 // Alone it says little; of a probe it says that the outage lasts.
-                Transient | Unknown => (None, Some(Some(GateReason::Circuit))),
+                Transient | Unknown => (None, Some(Some(GateReason::Throttled))),
                 UnknownAccount => (None, None),
             };
             let reason = |gate| match gate {
@@ -346,8 +349,10 @@ mod tests {
     fn a_probe_that_runs_into_an_outage_waits_again_before_the_next() {
         let gate =
             Gate::Open.after(&failed(FailureClass::Throttled, Some(1)), false, &RULES, at(0), 0.5).unwrap();
-        let after = gate.after(&failed(FailureClass::Transient, None), false, &RULES, at(5), 0.0);
-        assert_eq!(closed(after), (GateReason::Circuit, at(6)));
+        let failing = failed(FailureClass::Transient, None);
+        let waits = |outage| closed(gate.after(&failing, outage, &RULES, at(5), 0.0));
+        assert_eq!(waits(false), (GateReason::Throttled, at(6)), "one failure is no outage");
+        assert_eq!(waits(true), (GateReason::Circuit, at(6)));
     }
 
     #[test]

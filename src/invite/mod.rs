@@ -22,7 +22,7 @@ pub use code::{Fingerprint, FingerprintKey, InviteCode, Origin};
 pub use failure::{Failure, FailureClass};
 pub use gate::{Gate, GateReason, GateRules, Passage};
 pub use key::{AccountName, Announcement, Generation, KeyError, TruckerKey, TruckerPk, event_id};
-pub use pace::Pace;
+pub use pace::{Pace, Refusal};
 pub use rules::{Backoff, BackoffError, Policy, Rules};
 pub use state::{Announce, Cause, Invite, IssuedCode, Lane, Sink, Sinks, State, StateName, Verify};
 pub use step::{Answer, Effect, Input, Moment, Setback, Step, step};

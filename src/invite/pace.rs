@@ -4,7 +4,8 @@
 //! took in one second is known, so a first decrease goes there at once instead of halving its way down through a
 //! row of refusals. From there the pace stays for a while, then climbs slowly to see whether the limit has moved. The more
 //! often it finds the same limit, the longer it stays. A refusal that comes although the API took more a moment ago is
-//! not about our pace, and hardly slows it down.
+//! not about our pace, and hardly slows it down. Where the API says itself when to come back, the gate does as it says,
+//! and the pace is only learned once the refusals come after the same number of requests each time.
 //!
 //! All times are the time since some fixed moment, on a clock that never goes back.
 
@@ -21,6 +22,10 @@ const SLICE: Duration = Duration::from_millis(50);
 const MARGIN: f64 = 0.98;
 /// What a refusal takes off a pace that the API could follow a moment ago.
 const STEP: f64 = 0.99;
+/// So many refusals after the same number of requests are a limit.
+const PATTERN: usize = 4;
+/// Fewer requests than this are equal by chance.
+const PATTERN_LEAST: f64 = 8.0;
 /// How long a learned pace stays before it climbs, at first.
 const STAY_MIN: Duration = Duration::from_secs(60);
 /// The longest stay at a limit that was found again and again.
@@ -41,6 +46,17 @@ pub struct Pace {
     /// When the account was let loose after an outage.
     started: Option<Duration>,
     taken: Taken,
+    /// What had been taken in the second before each of the last refusals that said when to come back.
+    told: VecDeque<f64>,
+}
+
+/// How a refusal was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// With a `Retry-After`.
+    WithTime,
+    /// Without.
+    Plain,
 }
 
 /// A limit that was found.
@@ -54,7 +70,7 @@ struct Learned {
 impl Pace {
     /// A pace of at most `ceiling` requests per second, above zero, and nothing learned.
     pub fn new(ceiling: f64) -> Self {
-        Self { ceiling, learned: None, started: None, taken: Taken::default() }
+        Self { ceiling, learned: None, started: None, taken: Taken::default(), told: VecDeque::new() }
     }
 
     /// Requests per second at `now`.
@@ -69,9 +85,12 @@ impl Pace {
         }
     }
 
-    /// The configured rate.
-    pub fn ceiling(&self) -> f64 {
-        self.ceiling
+    /// Another share of the account's rate: what was learned shrinks or grows with it.
+    pub fn share(&mut self, ceiling: f64) {
+        if let Some(learned) = &mut self.learned {
+            learned.rate *= ceiling / self.ceiling;
+        }
+        self.ceiling = ceiling;
     }
 
     fn steady(&self, now: Duration) -> f64 {
@@ -87,8 +106,11 @@ impl Pace {
 
     /// The API refused a request because of its limit. What was under way at the same time is refused as well and tells
     /// nothing new.
-    pub fn throttled(&mut self, now: Duration) {
+    pub fn throttled(&mut self, now: Duration, refusal: Refusal) {
         if self.learned.is_some_and(|learned| now.saturating_sub(learned.at) < WINDOW) {
+            return;
+        }
+        if refusal == Refusal::WithTime && !self.is_a_pattern(now) {
             return;
         }
         let current = self.rate(now);
@@ -108,6 +130,24 @@ impl Pace {
             Some(_) | None => STAY_MIN,
         };
         self.learned = Some(Learned { rate, at: now, stay });
+    }
+
+    /// Whether the last refusals came after the same number of requests each time.
+    fn is_a_pattern(&mut self, now: Duration) -> bool {
+        self.told.push_back(self.taken.last_second(now));
+        if self.told.len() > PATTERN {
+            self.told.pop_front();
+        }
+        let (least, most) = self
+            .told
+            .iter()
+            .fold((f64::MAX, 0.0_f64), |(least, most), count| (least.min(*count), most.max(*count)));
+        let is_one =
+            self.told.len() == PATTERN && least >= PATTERN_LEAST && most - least <= (most * 0.05).max(1.0);
+        if is_one {
+            self.told.clear();
+        }
+        is_one
     }
 
     /// The account is let loose after an outage: not all at once, the API has just come back.
@@ -131,6 +171,13 @@ impl Taken {
             Some(_) | None => self.slices.push_back((slice, 1)),
         }
         self.forget(slice);
+    }
+
+    fn last_second(&mut self, now: Duration) -> f64 {
+        let now = slice(now);
+        self.forget(now);
+        let since = now.saturating_sub(WINDOW.as_millis() / SLICE.as_millis() - 1);
+        self.slices.iter().filter(|(slice, _)| *slice >= since).map(|(_, count)| f64::from(*count)).sum()
     }
 
     /// The most that was taken in any one second of the horizon.
@@ -182,7 +229,7 @@ mod tests {
                 taken += 1;
                 now += Duration::from_secs_f64(1.0 / pace.rate(now));
             } else {
-                pace.throttled(now);
+                pace.throttled(now, Refusal::Plain);
                 refused += 1;
                 now += Duration::from_millis(1050);
             }
@@ -227,7 +274,18 @@ mod tests {
         let mut pace = Pace::new(50.0);
         let now = Duration::from_secs(5);
         (0..10).for_each(|_| pace.accepted(now));
-        (0..8).for_each(|_| pace.throttled(now));
+        (0..8).for_each(|_| pace.throttled(now, Refusal::Plain));
+        assert!((pace.rate(now) - 9.8).abs() < 0.001, "{}", pace.rate(now));
+    }
+
+    #[test]
+    fn a_share_of_the_rate_is_a_share_of_what_was_learned() {
+        let mut pace = Pace::new(50.0);
+        run(&mut pace, |_| 10, Duration::ZERO, 30);
+        let now = Duration::from_secs(30);
+        pace.share(25.0);
+        assert!((pace.rate(now) - 4.9).abs() < 0.001, "{}", pace.rate(now));
+        pace.share(50.0);
         assert!((pace.rate(now) - 9.8).abs() < 0.001, "{}", pace.rate(now));
     }
 
@@ -235,7 +293,7 @@ mod tests {
     fn a_limit_that_others_use_up_is_felt_out_and_not_given_up() {
         let mut pace = Pace::new(10.0);
         for second in 0..20 {
-            pace.throttled(Duration::from_secs(second * 2));
+            pace.throttled(Duration::from_secs(second * 2), Refusal::Plain);
         }
         assert!((pace.rate(Duration::from_secs(40)) - SLOWEST).abs() < 0.001);
     }
@@ -247,7 +305,7 @@ mod tests {
         // One request in fifty is refused, whatever the pace; a second of pause follows.
         for n in 1..=1000 {
             if n % 50 == 0 {
-                pace.throttled(now);
+                pace.throttled(now, Refusal::Plain);
                 now += Duration::from_secs(1);
             } else {
                 pace.accepted(now);
@@ -255,6 +313,26 @@ mod tests {
             }
         }
         assert!(pace.rate(now) > 20.0, "{}", pace.rate(now));
+    }
+
+    #[test]
+    fn where_the_api_says_when_to_come_back_only_a_pattern_of_refusals_is_a_limit() {
+        let refused_after = |counts: &[u32]| {
+            let mut pace = Pace::new(100.0);
+            let mut now = Duration::from_secs(100);
+            for count in counts {
+                (0..*count).for_each(|_| pace.accepted(now));
+                pace.throttled(now, Refusal::WithTime);
+                now += Duration::from_secs(2);
+            }
+            pace.rate(now)
+        };
+        assert!(
+            (refused_after(&[10, 30, 20, 70, 5, 22]) - 100.0).abs() < f64::EPSILON,
+            "no pattern in these"
+        );
+        assert!((refused_after(&[10, 10, 10]) - 100.0).abs() < f64::EPSILON, "three may be chance");
+        assert!((refused_after(&[10, 11, 10, 10]) - 11.0 * MARGIN).abs() < 0.001, "a limit of about ten");
     }
 
     #[test]
@@ -284,7 +362,7 @@ mod tests {
             for (millis, what) in steps {
                 now += Duration::from_millis(millis);
                 match what {
-                    0 => pace.throttled(now),
+                    0 => pace.throttled(now, Refusal::Plain),
                     1 => pace.start_slowly(now),
                     _ => pace.accepted(now),
                 }

@@ -1,6 +1,6 @@
 //! One account at work: its client, its pace, its places in flight, its gate.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -9,11 +9,11 @@ use tracing::{info, warn};
 use super::limiter::Limiter;
 use crate::dashdoc::client::{Client, Exchange};
 use crate::invite::{
-    AccountName, Answer, Circuit, Effect, FailureClass, Gate, GateReason, GateRules, Passage,
+    AccountName, Answer, Circuit, Effect, FailureClass, Gate, GateReason, GateRules, Passage, Refusal,
 };
 use crate::store::{self, GateDecision};
 use crate::telemetry::metrics::Metrics;
-use crate::time;
+use crate::time::Timestamp;
 
 /// What an account is allowed.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,8 @@ pub struct Account {
     places: Arc<Semaphore>,
     /// Readiness watches it.
     gate: watch::Sender<Gate>,
+    /// See [`Account::moves`].
+    moves: AtomicU64,
     /// Failures in a row, of all its workers.
     circuit: Mutex<Circuit>,
     /// Set by the dispatcher while older work waits in the store: then new work queues up behind it.
@@ -70,6 +72,7 @@ impl Account {
             limits,
             places: Arc::new(Semaphore::new(limits.max_in_flight as usize)),
             gate: watch::Sender::new(gate),
+            moves: AtomicU64::new(0),
             circuit: Mutex::default(),
             backlog: AtomicBool::new(true),
             store,
@@ -90,9 +93,14 @@ impl Account {
         self.gate.subscribe()
     }
 
+    /// The time that the store's times are compared with.
+    pub fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+
     /// How much may pass now.
     pub fn passage(&self) -> Passage {
-        self.gate().passage(time::now())
+        self.gate().passage(self.now())
     }
 
     /// A place at once, for work that has just come in; `None` sends it to the queue.
@@ -152,15 +160,44 @@ impl Account {
 
     /// What an answer says about the API's limit. A probe that is refused says nothing about the pace: it went alone.
     fn learn(&self, exchange: &Exchange) {
-        let throttled = matches!(&exchange.answer, Answer::Failed { failure, .. }
-            if failure.class == FailureClass::Throttled);
-        match exchange.status {
-            Some(429) if self.gate() == Gate::Open => {
-                self.limiter.throttled();
-                self.metrics.pace.of(&self.name).set(self.limiter.rate());
+        let refusal = match &exchange.answer {
+            Answer::Failed { failure, retry_after, .. } if failure.class == FailureClass::Throttled => {
+                Some(if retry_after.is_some() { Refusal::WithTime } else { Refusal::Plain })
             }
-            Some(_) if !throttled => self.limiter.accepted(),
-            Some(_) | None => {}
+            Answer::Failed { .. } | Answer::Code(_) | Answer::NoCode => None,
+        };
+        match (exchange.status, refusal) {
+            (Some(429), Some(refusal)) if self.gate() == Gate::Open => {
+                self.limiter.throttled(refusal);
+                self.show_pace();
+            }
+            (Some(_), None) => self.limiter.accepted(),
+            (Some(_) | None, _) => {}
+        }
+    }
+
+    /// So many replicas share the account's rate. Nobody hands out turns: each takes its part of it, which wastes what
+    /// an idle one does not need, and in return costs no round trip for a request.
+    pub fn share_among(&self, n_replicas: u32) {
+        self.limiter.share(self.limits.rate_per_second / f64::from(n_replicas.max(1)));
+        self.show_pace();
+    }
+
+    /// Counts the moves of the gate that are not stored yet or were stored lately: whoever asks the store for the gate
+    /// compares it before and after.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::SeqCst)
+    }
+
+    /// Takes over the gate that another replica has moved, unless this one has moved it since `moves`.
+    pub fn adopt(&self, stored: Gate, moves: u64) {
+        if self.moves() != moves {
+            return;
+        }
+        let changed = self.gate.send_if_modified(|gate| std::mem::replace(gate, stored) != stored);
+        if changed {
+            self.metrics.gate_stands(&self.name, reason_of(stored));
+            self.wake.notify_one();
         }
     }
 
@@ -178,7 +215,7 @@ impl Account {
     async fn move_gate(&self, decide: GateDecision) {
         let mut moved = None;
         self.gate.send_if_modified(|gate| {
-            let Some(after) = decide(*gate, time::now()) else { return false };
+            let Some(after) = decide(*gate, self.now()) else { return false };
             moved = Some((std::mem::replace(gate, after), after));
             true
         });
@@ -216,7 +253,10 @@ impl Account {
         }
         self.show_pace();
         // In memory it holds at once. If the store is away, a restart would only cost one more refused request.
-        if let Err(error) = self.store.move_gate(self.name.clone(), decide).await {
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        let stored = self.store.move_gate(self.name.clone(), decide).await;
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = stored {
             warn!(account = %self.name, %error, "the gate could not be stored");
         }
         self.wake.notify_one();

@@ -12,7 +12,7 @@ use super::account::{Account, Place};
 use super::trace::Begun;
 use crate::invite::Passage;
 use crate::store::Due;
-use crate::time::{self, Timestamp};
+use crate::time::Timestamp;
 
 /// How long to wait after the store could not be asked.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ impl Relay {
                 warn!(account = %account.name, %error, "due work could not be taken up");
                 self.metrics.store_errors.inc();
                 account.limiter.give_back(paced);
-                return Some(time::now().after(STORE_PAUSE));
+                return Some(self.store.now().after(STORE_PAUSE));
             }
         };
         account.limiter.give_back(paced - taken.work.len());
@@ -87,7 +87,7 @@ async fn free_places(account: &Account) -> Vec<Place> {
 
 /// Waits until `until`, or until somebody wakes the account.
 async fn nap(account: &Account, until: Option<Timestamp>) {
-    let pause = until.map_or(LONGEST_NAP, |until| until.since(time::now()).min(LONGEST_NAP));
+    let pause = until.map_or(LONGEST_NAP, |until| until.since(account.now()).min(LONGEST_NAP));
     if pause.is_zero() {
         return;
     }

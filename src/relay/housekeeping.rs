@@ -83,7 +83,7 @@ impl Relay {
         self.look_at_the_way_in();
         self.accounts.values().for_each(|account| account.show_pace());
         match self.store.tally().await {
-            Ok(tally) => self.metrics.books(&tally, crate::time::now()),
+            Ok(tally) => self.metrics.books(&tally, self.store.now()),
             Err(error) => {
                 self.metrics.store_errors.inc();
                 warn!(%error, "the store could not be counted");

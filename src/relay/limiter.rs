@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::invite::Pace;
+use crate::invite::{Pace, Refusal};
 
 /// Timers are no finer than this, so at high rates requests of this much time may leave together.
 const GRAIN: Duration = Duration::from_millis(5);
@@ -80,13 +80,18 @@ impl Limiter {
     }
 
     /// The API refused a request because of its limit.
-    pub fn throttled(&self) {
-        self.state().pace.throttled(self.elapsed(now()));
+    pub fn throttled(&self, refusal: Refusal) {
+        self.state().pace.throttled(self.elapsed(now()), refusal);
     }
 
     /// The account was let loose after an outage.
     pub fn start_slowly(&self) {
         self.state().pace.start_slowly(self.elapsed(now()));
+    }
+
+    /// Takes another share of the account's rate: `per_second` in all.
+    pub fn share(&self, per_second: f64) {
+        self.state().pace.share(per_second);
     }
 
     /// Requests per second, as they leave now.

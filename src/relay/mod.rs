@@ -11,13 +11,14 @@ mod intake;
 mod limiter;
 mod orders;
 mod publisher;
+mod replicas;
 mod trace;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 
 use publisher::Trouble;
 
@@ -31,7 +32,7 @@ use crate::invite::AccountName;
 use crate::lifecycle::Lifecycle;
 use crate::sink::Outlets;
 use crate::sink::webhook::WebhookSink;
-use crate::store;
+use crate::store::{self, Hint};
 use crate::telemetry::metrics::Metrics;
 
 /// Announcements under way at once. Each is a few KiB of memory; the sinks have narrower limits of their own.
@@ -94,8 +95,37 @@ impl Relay {
         }
         let relay = Arc::clone(self);
         self.life.spawn_long("publisher", async move { relay.publish_due().await });
+        if let Some(hints) = self.store.hints() {
+            let relay = Arc::clone(self);
+            self.life.spawn_long("hints", async move { relay.follow_hints(hints).await });
+            let relay = Arc::clone(self);
+            self.life.spawn_long("replicas", async move { relay.follow_replicas().await });
+        }
         let relay = Arc::clone(self);
         self.life.spawn_long("housekeeping", async move { relay.keep_house().await });
+    }
+
+    /// Wakes whoever other replicas have work for, until the drain begins.
+    async fn follow_hints(&self, mut hints: broadcast::Receiver<Hint>) {
+        loop {
+            let hint = tokio::select! {
+                () = self.life.draining() => return,
+                hint = hints.recv() => hint,
+            };
+            match hint {
+                Ok(Hint::Account(name)) => {
+                    if let Some(account) = self.accounts.get(&name) {
+                        account.wake.notify_one();
+                    }
+                }
+                // Missed hints may have been for anybody.
+                Ok(Hint::Everything) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                    self.accounts.values().for_each(|account| account.wake.notify_one());
+                    self.publish_wake.notify_one();
+                }
+                Err(broadcast::error::RecvError::Closed) => self.life.draining().await,
+            }
+        }
     }
 
     /// The way in for events.

@@ -20,7 +20,6 @@ use crate::invite::{
 use crate::sink::{NotConfirmed, Trail};
 use crate::store::{Due, Work};
 use crate::telemetry::metrics::PublishFailure;
-use crate::time;
 
 /// How long to wait after the store could not be asked.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -123,7 +122,7 @@ impl Relay {
                 relay.announce(work, &attempt).await;
             });
         }
-        taken.next_due.map_or(LONGEST_NAP, |due| due.since(time::now()).min(LONGEST_NAP))
+        taken.next_due.map_or(LONGEST_NAP, |due| due.since(self.store.now()).min(LONGEST_NAP))
     }
 
     /// Publishes to every pending sink at once and records each confirmation as it comes.

@@ -14,7 +14,6 @@ use crate::dashdoc::client::Exchange;
 use crate::invite::{Answer, Effect, Input, Invite, Lane, State};
 use crate::store::{Error, Work};
 use crate::telemetry::spans;
-use crate::time;
 
 /// How long to wait before a result is offered to the store again.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -46,7 +45,7 @@ impl Relay {
                 return;
             };
             if let State::Calling { lease_until } = work.invite.state
-                && time::now().after(account.client.timeout()) > lease_until
+                && self.store.now().after(account.client.timeout()) > lease_until
             {
                 // The process slept over its lease. Somebody may be reading the trucker back by now, and a POST that
                 // leaves late is one that nobody accounts for.

@@ -16,14 +16,18 @@ use crate::invite::{
 };
 use crate::time::Timestamp;
 
-/// An engine under test: opens the same store again and again, one at a time.
+/// An engine under test: opens the same store again and again. Dropping a store is a crash of its process.
 pub(crate) trait Bench {
     /// Opens the store with the rules set last, erasing and retiring whatever is published.
-    fn open(&self) -> Shared;
+    fn open(&self) -> impl Future<Output = Shared>;
     /// Rules for the next opening.
     fn set_rules(&self, rules: Rules);
-    /// Everything the engine has on disk.
-    fn bytes_on_disk(&self) -> Vec<u8>;
+    /// A lease that no longer holds when the store is opened again after a crash. Where a store has one process, any:
+    /// its successor knows that it is gone. Where it has several, only one that has run out.
+    fn ended_lease(&self) -> Duration;
+    /// Everything that the engine keeps where it could be found: all bytes on the disk, or, where a server keeps old
+    /// versions and logs for a while of its own, all that can still be asked for.
+    fn kept_bytes(&self) -> Vec<u8>;
 }
 
 /// Calls `$callback!` with the names of all promises.
@@ -35,7 +39,8 @@ macro_rules! for_each_promise {
             the_same_pk_of_another_account_is_another_trucker,
             due_work_comes_oldest_first_and_not_beyond_the_limit,
             work_that_was_taken_is_not_taken_twice,
-            work_in_hand_of_a_former_process_is_due_after_a_restart_and_read_back_first,
+            work_in_hand_of_a_process_that_crashed_is_taken_over_and_read_back_first,
+            a_second_read_back_comes_no_earlier_for_a_restart,
             a_worker_that_was_overtaken_can_not_write,
             every_state_reads_back_as_it_was_written,
             announcements_are_taken_by_the_sinks_that_are_up,
@@ -92,6 +97,13 @@ fn arrival(trucker: &str, event: &str, admission: Admission) -> Arrival {
     Arrival { key: key(trucker), cause, admission }
 }
 
+/// Waits until the store's clock is well past `moment`.
+async fn pass(store: &Shared, moment: Timestamp) {
+    while store.now() < moment.after(Duration::from_millis(20)) {
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn accept(store: &Shared, trucker: &str, event: &str, admission: Admission) -> Receipt {
     let mut receipts = store.accept(vec![arrival(trucker, event, admission)]).await.unwrap();
     assert_eq!(receipts.len(), 1);
@@ -133,7 +145,7 @@ async fn publish(store: &Shared, trucker: &str, code: &str) -> Work {
 }
 
 pub(crate) async fn a_repeated_event_is_recognised_and_changes_nothing(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     let first = start(&store, "default/1").await;
     assert_eq!(first.effect, Some(Effect::Call));
     let again = accept(&store, "default/1", "e1", Admission::Start).await;
@@ -142,7 +154,7 @@ pub(crate) async fn a_repeated_event_is_recognised_and_changes_nothing(bench: &i
 }
 
 pub(crate) async fn another_event_for_the_same_trucker_joins_its_invite(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     start(&store, "default/1").await;
     assert_eq!(
         accept(&store, "default/1", "e2", Admission::Start).await,
@@ -158,7 +170,7 @@ pub(crate) async fn another_event_for_the_same_trucker_joins_its_invite(bench: &
 }
 
 pub(crate) async fn the_same_pk_of_another_account_is_another_trucker(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     start(&store, "default/1").await;
     start(&store, "acme/1").await;
     let filter = Filter { account: Some("acme".parse().unwrap()), limit: 10, ..Filter::default() };
@@ -167,39 +179,38 @@ pub(crate) async fn the_same_pk_of_another_account_is_another_trucker(bench: &im
 }
 
 pub(crate) async fn due_work_comes_oldest_first_and_not_beyond_the_limit(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     for trucker in ["default/3", "default/1", "acme/9", "default/2"] {
         accept(&store, trucker, "e1", Admission::Queue).await;
         // Due times have milliseconds; the order is only promised between different ones.
         let accepted = store.show(key(trucker)).await.unwrap().unwrap().invite.accepted_at;
-        while crate::time::now() == accepted {
-            std::hint::spin_loop();
-        }
+        pass(&store, accepted).await;
     }
     let first = take(&store, 2).await;
     let keys = |taken: &Taken| taken.work.iter().map(|work| work.invite.key.to_string()).collect::<Vec<_>>();
     assert_eq!(keys(&first), ["default/3", "default/1"]);
-    assert!(first.next_due.is_some_and(|due| due <= crate::time::now()), "there is more");
+    assert!(first.next_due.is_some_and(|due| due <= store.now()), "there is more");
     assert_eq!(keys(&take(&store, 2).await), ["default/2"]);
 }
 
 pub(crate) async fn work_that_was_taken_is_not_taken_twice(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     accept(&store, "default/1", "e1", Admission::Queue).await;
     assert_eq!(take(&store, 10).await.work.len(), 1);
     let nothing = take(&store, 10).await;
     assert!(nothing.work.is_empty());
-    assert!(nothing.next_due.is_some_and(|due| due > crate::time::now()), "the lease is what falls due next");
+    assert!(nothing.next_due.is_some_and(|due| due > store.now()), "the lease is what falls due next");
 }
 
-pub(crate) async fn work_in_hand_of_a_former_process_is_due_after_a_restart_and_read_back_first(
+pub(crate) async fn work_in_hand_of_a_process_that_crashed_is_taken_over_and_read_back_first(
     bench: &impl Bench,
 ) {
-    let store = bench.open();
+    bench.set_rules(Rules { lease: bench.ended_lease(), ..rules() });
+    let store = bench.open().await;
     let calling = start(&store, "default/1").await;
     assert_eq!(calling.invite.state.name(), StateName::Calling);
     drop(store);
-    let store = bench.open();
+    let store = bench.open().await;
     let work = take(&store, 10).await.work.remove(0);
     assert_eq!(work.effect, Some(Effect::Read), "never blindly another POST");
     assert!(work.invite.ever_unknown);
@@ -208,9 +219,27 @@ pub(crate) async fn work_in_hand_of_a_former_process_is_due_after_a_restart_and_
     assert!(matches!(late, Err(Error::Lost)), "{late:?}");
 }
 
+pub(crate) async fn a_second_read_back_comes_no_earlier_for_a_restart(bench: &impl Bench) {
+    bench.set_rules(Rules { verify_after: Duration::from_secs(3600), ..rules() });
+    let store = bench.open().await;
+    let calling = start(&store, "default/1").await;
+    let unknown = on(&store, calling, Input::Called(failed(FailureClass::Unknown))).await;
+    // Two nanoseconds of backoff have passed; another worker reads the trucker back.
+    assert!(unknown.effect.is_none());
+    let reading = take(&store, 10).await.work.remove(0);
+    let ready = on(&store, reading, Input::Read(issued(&store, "default/1", "K7Q2ZD"))).await;
+    let published = on(&store, ready, Input::Confirmed(Sink::Rabbitmq)).await;
+    let due = published.invite.state.schedule();
+    assert!(due.is_some(), "a second read-back is owed");
+    drop(store);
+    // An effect that comes late is looked for when it has had its time, whatever happens to the process.
+    let store = bench.open().await;
+    assert_eq!(store.show(key("default/1")).await.unwrap().unwrap().invite.state.schedule(), due);
+}
+
 pub(crate) async fn a_worker_that_was_overtaken_can_not_write(bench: &impl Bench) {
     bench.set_rules(Rules { lease: Duration::ZERO, ..rules() });
-    let store = bench.open();
+    let store = bench.open().await;
     let slow = start(&store, "default/1").await;
     let fast = take(&store, 1).await.work.remove(0);
     let late = store.advance(slow.invite, Input::Called(issued(&store, "default/1", "SLOW00"))).await;
@@ -220,7 +249,7 @@ pub(crate) async fn a_worker_that_was_overtaken_can_not_write(bench: &impl Bench
 }
 
 pub(crate) async fn every_state_reads_back_as_it_was_written(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     let mut seen = std::collections::BTreeSet::new();
     let answers = [
         Input::Called(failed(FailureClass::Transient)),
@@ -253,7 +282,7 @@ pub(crate) async fn every_state_reads_back_as_it_was_written(bench: &impl Bench)
 pub(crate) async fn announcements_are_taken_by_the_sinks_that_are_up(bench: &impl Bench) {
     let both = Sinks::NONE.with(Sink::Rabbitmq).with(Sink::Webhook);
     bench.set_rules(Rules { sinks: both, ..rules() });
-    let store = bench.open();
+    let store = bench.open().await;
     let calling = start(&store, "default/1").await;
     let ready = on(&store, calling, Input::Called(issued(&store, "default/1", "K7Q2ZD"))).await;
     assert_eq!(ready.effect, Some(Effect::Announce(both)));
@@ -270,7 +299,7 @@ pub(crate) async fn a_sink_with_few_places_is_given_no_more_than_it_can_take(ben
     let both = Sinks::NONE.with(Sink::Rabbitmq).with(Sink::Webhook);
     let webhook = Sinks::NONE.with(Sink::Webhook);
     bench.set_rules(Rules { sinks: both, ..rules() });
-    let store = bench.open();
+    let store = bench.open().await;
     for number in 1..=4 {
         let trucker = format!("default/{number}");
         let calling = start(&store, &trucker).await;
@@ -297,7 +326,7 @@ pub(crate) async fn a_sink_with_few_places_is_given_no_more_than_it_can_take(ben
 }
 
 pub(crate) async fn a_refused_event_is_dead_at_once_and_announced(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     let failure = Failure::new(FailureClass::UnknownAccount, "nobody");
     let Receipt::New(work) = accept(&store, "nobody/1", "e1", Admission::Refuse(failure)).await else {
         panic!()
@@ -313,11 +342,11 @@ pub(crate) async fn a_closed_gate_is_still_closed_after_a_restart(bench: &impl B
         until: Timestamp::from_millis(1_800_000_000_000),
         strikes: 2,
     };
-    let store = bench.open();
+    let store = bench.open().await;
     let to = |gate: Gate| -> GateDecision { Arc::new(move |_, _| Some(gate)) };
     assert_eq!(store.move_gate(account.clone(), to(gate)).await.unwrap(), gate);
     drop(store);
-    let store = bench.open();
+    let store = bench.open().await;
     assert_eq!(store.gates().await.unwrap(), [(account.clone(), gate)]);
     let seen: GateDecision = Arc::new(move |kept, now| {
         assert_eq!(kept, gate);
@@ -352,7 +381,7 @@ async fn state_of(store: &Shared, trucker: &str) -> StateName {
 
 pub(crate) async fn dead_invites_go_back_to_work_by_cause_and_the_order_is_recorded(bench: &impl Bench) {
     bench.set_rules(Rules { max_attempts: 1, ..rules() });
-    let store = bench.open();
+    let store = bench.open().await;
     for (trucker, class) in [
         ("default/1", FailureClass::Rejected),
         ("default/2", FailureClass::Transient),
@@ -404,13 +433,10 @@ pub(crate) async fn dead_invites_go_back_to_work_by_cause_and_the_order_is_recor
 }
 
 pub(crate) async fn redriven_invites_are_spread_out_and_the_longest_dead_goes_first(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     for trucker in ["default/2", "default/1", "default/3"] {
         die(&store, trucker, FailureClass::Rejected).await;
-        let died = crate::time::now();
-        while crate::time::now() == died {
-            std::hint::spin_loop();
-        }
+        pass(&store, store.now()).await;
     }
     let order = redrive(Selection::default(), 2);
     let first = store.redrive(order.clone()).await.unwrap();
@@ -426,7 +452,7 @@ pub(crate) async fn redriven_invites_are_spread_out_and_the_longest_dead_goes_fi
 }
 
 pub(crate) async fn a_published_invite_begins_its_next_generation_when_a_person_asks(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     let published = publish(&store, "default/1", "FIRST0").await;
     let State::Published { fingerprint, .. } = published.invite.state else { panic!() };
     let Reissued::Begun(begun) = store.reissue(key("default/1"), operator()).await.unwrap() else { panic!() };
@@ -445,7 +471,7 @@ pub(crate) async fn a_published_invite_begins_its_next_generation_when_a_person_
 }
 
 pub(crate) async fn an_order_that_does_not_fit_changes_nothing(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     assert_eq!(store.reissue(key("default/1"), operator()).await.unwrap(), Reissued::Unknown);
     let calling = start(&store, "default/1").await;
     let refused = store.reissue(key("default/1"), operator()).await.unwrap();
@@ -456,8 +482,9 @@ pub(crate) async fn an_order_that_does_not_fit_changes_nothing(bench: &impl Benc
 
 pub(crate) async fn an_erased_code_leaves_no_trace_on_disk_and_its_fingerprint_stays(bench: &impl Bench) {
     const CODE: &str = "CANARYK7Q2ZD";
-    let holds = || bench.bytes_on_disk().windows(CODE.len()).any(|window| window == CODE.as_bytes());
-    let store = bench.open();
+    let holds = || bench.kept_bytes().windows(CODE.len()).any(|window| window == CODE.as_bytes());
+    bench.set_rules(Rules { lease: bench.ended_lease(), ..rules() });
+    let store = bench.open().await;
     let dead = start(&store, "default/2").await;
     on(&store, dead, Input::Called(failed(FailureClass::Rejected))).await;
     let calling = start(&store, "default/1").await;
@@ -465,7 +492,7 @@ pub(crate) async fn an_erased_code_leaves_no_trace_on_disk_and_its_fingerprint_s
     assert!(holds(), "a code that is not published yet is needed");
     assert_eq!(store.tidy().await.unwrap().codes, 0);
     drop(store);
-    let store = bench.open();
+    let store = bench.open().await;
     let work = take_for(&store, Sinks::ALL).await;
     let ready = work.into_iter().find(|work| work.invite.key == key("default/1")).unwrap();
     // An erasure that meets the second read-back does not stop it.
@@ -486,7 +513,7 @@ pub(crate) async fn an_erased_code_leaves_no_trace_on_disk_and_its_fingerprint_s
 }
 
 pub(crate) async fn retention_removes_what_is_published_and_never_what_is_dead(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     publish(&store, "default/1", "K7Q2ZD").await;
     let calling = start(&store, "default/2").await;
     let dead = on(&store, calling, Input::Called(failed(FailureClass::Rejected))).await;
@@ -501,14 +528,14 @@ pub(crate) async fn retention_removes_what_is_published_and_never_what_is_dead(b
 }
 
 pub(crate) async fn a_trucker_that_was_retired_goes_on_with_the_next_generation(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     publish(&store, "default/1", "K7Q2ZD").await;
     assert_eq!(store.tidy().await.unwrap().invites, 1);
     assert_eq!(start(&store, "default/1").await.invite.generation, Generation::FIRST.next());
 }
 
 pub(crate) async fn the_books_balance(bench: &impl Bench) {
-    let store = bench.open();
+    let store = bench.open().await;
     publish(&store, "default/1", "K7Q2ZD").await;
     start(&store, "default/2").await;
     accept(&store, "default/3", "e1", Admission::Queue).await;
@@ -529,6 +556,6 @@ pub(crate) async fn the_books_balance(bench: &impl Bench) {
     let expected = ["acme dead 1", "default calling 1", "default published 1", "default received 1"];
     assert_eq!(count(&store).await, expected);
     drop(store);
-    let store = bench.open();
+    let store = bench.open().await;
     assert_eq!(count(&store).await, expected, "counted anew");
 }

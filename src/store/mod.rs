@@ -9,14 +9,17 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod order;
+pub mod postgres;
 mod record;
 pub mod sqlite;
 pub mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use tokio::sync::broadcast;
 
 use crate::invite::{
     AccountName, Cause, Effect, Failure, FingerprintKey, Gate, Input, Invite, Sinks, StateName, TruckerKey,
@@ -79,6 +82,41 @@ pub trait Store: Send + Sync + 'static {
 
     /// The key of the fingerprints in this store.
     fn fingerprint_key(&self) -> FingerprintKey;
+
+    /// The store's clock, to compare stored times with; a few milliseconds ahead rather than behind. Replicas that
+    /// share a store agree on it, whatever their own clocks show.
+    fn now(&self) -> Timestamp {
+        crate::time::now()
+    }
+
+    /// What other processes on the same store tell; `None` where there are none. Only hints: one may be missed.
+    fn hints(&self) -> Option<broadcast::Receiver<Hint>> {
+        None
+    }
+
+    /// Says that this process is at work; returns how many are, itself included. To be said every few seconds: who is
+    /// silent for [`REPLICA_SILENT`] is not counted any more.
+    fn report_for_duty(&self) -> BoxFuture<'_, Result<u32, Error>> {
+        Box::pin(std::future::ready(Ok(1)))
+    }
+
+    /// Ends the use of the store at the end of a drain: what was submitted is committed, and what this process still
+    /// has in hand is due at once for whoever comes next. Nothing can be written any more.
+    fn close(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// After so long without a word, a process is not counted among the replicas.
+pub const REPLICA_SILENT: Duration = Duration::from_secs(20);
+
+/// What one process tells the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// There may be work for this account.
+    Account(AccountName),
+    /// There may be work of any kind.
+    Everything,
 }
 
 /// An event on its way in.

@@ -6,4 +6,5 @@ mod broker;
 mod demo;
 mod doctor;
 mod service;
+mod shared_store;
 mod support;

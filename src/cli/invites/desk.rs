@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::app;
+use crate::app::{self, Place};
 use crate::config::{Config, Secret};
 use crate::http::orders::{RedriveAnswer, not_published};
 use crate::invite::{AccountName, TruckerKey};
@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) enum Desk {
     /// The service that has the store, over its admin port.
     Service(Admin),
-    /// Nobody else has the store: this process, for a moment.
+    /// This process, for a moment: nobody else has the store, or it is one to be shared.
     Store(store::Shared, Box<Config>),
 }
 
@@ -38,14 +38,22 @@ pub(super) struct Admin {
 
 impl Desk {
     pub(super) async fn find(config: Config) -> anyhow::Result<Self> {
-        let path = app::store_path(&config)?;
+        let path = match app::place(&config)? {
+            Place::Sqlite(path) => path,
+            // Services may be running: all of them, and this process, have the same say.
+            Place::Postgres(_) => return Self::alone(config).await,
+        };
         match sqlite::inspect(&path)? {
             Some(found) if found.in_use => Ok(Self::Service(Admin::of(&config)?)),
-            Some(_) => Ok(Self::Store(app::open_store(&config, &Lifecycle::new()).await?, Box::new(config))),
+            Some(_) => Self::alone(config).await,
             None => {
                 bail!("there is no store at {}; it is made by the first `invite-relay serve`", path.display())
             }
         }
+    }
+
+    async fn alone(config: Config) -> anyhow::Result<Self> {
+        Ok(Self::Store(app::open_store(&config, &Lifecycle::new()).await?, Box::new(config)))
     }
 
     /// Puts dead invites back to work if `apply`; otherwise says which.

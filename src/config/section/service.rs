@@ -89,13 +89,17 @@ pub struct Retry {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// Address of the store: `sqlite://PATH`.
+    /// Address of the store: `sqlite://PATH`, or `postgres://USER@HOST/DATABASE` for several replicas.
     pub url: Option<SecretUrl>,
     /// File that holds the address of the store.
     pub url_file: Option<PathBuf>,
     /// Unfinished invites beyond which no events are taken in: they stay with their sender.
     #[schemars(range(min = 1))]
     pub max_backlog: u64,
+    /// File that holds the password of a Postgres store; read again for every new connection.
+    pub password_file: Option<PathBuf>,
+    /// File with further certificate authorities to trust, for a Postgres store.
+    pub ca_file: Option<PathBuf>,
     /// How long a published invite is remembered, so that a repeated event is known; at least 4 days.
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]

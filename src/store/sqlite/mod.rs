@@ -185,7 +185,26 @@ mod tests {
     }
 
     impl Bench for SqliteBench {
-        fn open(&self) -> super::super::Shared {
+        async fn open(&self) -> super::super::Shared {
+            self.open_now()
+        }
+
+        fn set_rules(&self, rules: Rules) {
+            *self.rules.lock().unwrap() = rules;
+        }
+
+        fn ended_lease(&self) -> Duration {
+            Duration::from_secs(60)
+        }
+
+        fn kept_bytes(&self) -> Vec<u8> {
+            let files = std::fs::read_dir(self.dir.path()).unwrap();
+            files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+        }
+    }
+
+    impl SqliteBench {
+        fn open_now(&self) -> super::super::Shared {
             let settings = Settings {
                 path: self.dir.path().join("store.db"),
                 rules: self.rules.lock().unwrap().clone(),
@@ -195,15 +214,6 @@ mod tests {
                 observer: Arc::new(|_, _| {}),
             };
             Arc::new(SqliteStore::open(settings, &Lifecycle::new()).unwrap())
-        }
-
-        fn set_rules(&self, rules: Rules) {
-            *self.rules.lock().unwrap() = rules;
-        }
-
-        fn bytes_on_disk(&self) -> Vec<u8> {
-            let files = std::fs::read_dir(self.dir.path()).unwrap();
-            files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
         }
     }
 
@@ -230,7 +240,7 @@ mod tests {
     #[test]
     fn a_second_process_on_the_same_file_is_refused_and_told_why() {
         let bench = bench();
-        let _first = bench.open();
+        let _first = bench.open_now();
         let settings = Settings {
             path: bench.dir.path().join("store.db"),
             rules: conformance::rules(),
@@ -248,7 +258,7 @@ mod tests {
         let bench = bench();
         let path = bench.dir.path().join("store.db");
         assert_eq!(inspect(&path).unwrap(), None);
-        let store = bench.open();
+        let store = bench.open_now();
         assert_eq!(inspect(&path).unwrap(), Some(Inspection { in_use: true, schema: SCHEMA }));
         drop(store);
         assert_eq!(inspect(&path).unwrap(), Some(Inspection { in_use: false, schema: SCHEMA }));
@@ -258,7 +268,7 @@ mod tests {
     fn the_store_file_is_readable_by_its_owner_only() {
         use std::os::unix::fs::PermissionsExt as _;
         let bench = bench();
-        let _store = bench.open();
+        let _store = bench.open_now();
         let mode = std::fs::metadata(bench.dir.path().join("store.db")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -1,5 +1,6 @@
 //! The real binary as a child process: started, watched, terminated, killed, started again on the same store.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,10 +10,12 @@ use std::sync::{Arc, Mutex};
 use invite_relay::crash;
 use invite_relay::invite::{Invite, StateName};
 use invite_relay::store::Filter;
+use invite_relay::store::postgres::{self, Address, AddressSource};
 use invite_relay::store::sqlite::Peek;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 
 use super::http;
 use super::settings::Settings;
@@ -24,6 +27,9 @@ const BINARY: &str = env!("CARGO_BIN_EXE_invite-relay");
 /// A service with a directory of its own, where configuration and store outlive the process.
 pub(crate) struct Service {
     directory: TempDir,
+    /// The store's address, where it is not a file in the directory.
+    database: Option<String>,
+    environment: Vec<(&'static str, OsString)>,
     log: Log,
     process: Option<Process>,
 }
@@ -43,9 +49,18 @@ impl Service {
     /// A service that has not started.
     pub(crate) fn prepare(settings: &Settings) -> Self {
         let directory = tempfile::Builder::new().prefix("relay-service-").tempdir().unwrap();
-        let store = format!("sqlite://{}", directory.path().join("store.db").display());
-        settings.clone().with("store.url", store).write(&directory.path().join("relay.toml"));
-        Self { directory, log: Log::default(), process: None }
+        // A file of the settings' own would be shared by all tests.
+        let database =
+            settings.text("store.url").filter(|url| url.starts_with("postgres")).map(str::to_owned);
+        let file = format!("sqlite://{}", directory.path().join("store.db").display());
+        let url = database.clone().unwrap_or(file);
+        settings.clone().with("store.url", url).write(&directory.path().join("relay.toml"));
+        Self { directory, database, environment: Vec::new(), log: Log::default(), process: None }
+    }
+
+    /// A variable of the environment that it is started in.
+    pub(crate) fn environment(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.environment.push((name, value.into()));
     }
 
     /// Starts it and waits until it can accept work.
@@ -79,6 +94,7 @@ impl Service {
                 command.env_remove(&name);
             }
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(point) = crash_point {
             command.env(crash::VARIABLE, point);
         }
@@ -170,8 +186,13 @@ impl Service {
     /// Every invite in the store, newest first. None before the store is made.
     pub(crate) fn invites(&self) -> Vec<Invite> {
         let all = Filter { limit: usize::MAX, ..Filter::default() };
-        let peek = Peek::open(&self.directory.path().join("store.db"));
-        peek.and_then(|peek| peek.list(&all)).unwrap_or_default()
+        let Some(url) = self.database.clone() else {
+            let peek = Peek::open(&self.directory.path().join("store.db"));
+            return peek.and_then(|peek| peek.list(&all)).unwrap_or_default();
+        };
+        let source: AddressSource = Arc::new(move || Address::parse(&url).map_err(|error| error.to_string()));
+        let listing = async { postgres::Peek::open(&source).await?.list(&all).await };
+        tokio::task::block_in_place(|| Handle::current().block_on(listing)).unwrap_or_default()
     }
 
     /// Whether there are `n` invites, all in this state.

@@ -11,6 +11,8 @@ mod http;
 mod interruptions;
 mod outages;
 mod platform;
+mod postgres;
+mod replicas;
 mod settings;
 mod shutdown;
 mod sinks;

@@ -5,8 +5,18 @@ use invite_relay::invite::StateName;
 
 use super::checker::check;
 use super::harness::Service;
+use super::settings::Settings as Fast;
 use super::{Api, bus};
+use crate::support::proxy::Proxy;
 use crate::support::until;
+
+/// The API behind a network that can be broken.
+async fn through_a_line(api: &Api) -> (Proxy, Fast) {
+    let target = api.base_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+    let line = Proxy::start(target.parse().unwrap()).await;
+    let settings = Fast::fast(&format!("http://{}/api/v4", line.address()));
+    (line, settings)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pace_below_the_real_limit_is_never_throttled() {
@@ -38,13 +48,11 @@ async fn a_pace_above_the_real_limit_costs_requests_but_no_attempts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_that_nobody_reaches_for_a_long_time_costs_no_attempts() {
-    let vacant = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = vacant.local_addr().unwrap();
-    drop(vacant);
-    let bus = bus("away").await;
-    let fast = super::settings::Settings::fast(&format!("http://{address}/api/v4"));
+    let (api, bus) = (Api::faultless().await, bus("away").await);
+    let (line, settings) = through_a_line(&api).await;
+    line.close();
     let settings =
-        bus.as_sink(bus.as_source(fast)).with("retry.max_attempts", 3).with("retry.max_delay", "50ms");
+        bus.as_sink(bus.as_source(settings)).with("retry.max_attempts", 3).with("retry.max_delay", "50ms");
     let service = Service::start(&settings).await;
     bus.tell(1..=20).await;
     let part = async || service.part("account.default").await;
@@ -55,10 +63,30 @@ async fn an_api_that_nobody_reaches_for_a_long_time_costs_no_attempts() {
         .await;
     assert_eq!(service.readiness().await["ready"], true, "events are still accepted");
 
-    let api = Api::start(Settings { listen: address, rate_limit: 0, ..Settings::default() }).await;
+    line.resume();
     service.settle(20).await;
     println!("nobody there at first: {}", check(1..=20, &bus.take_announced().await, &api.handle));
     until("the circuit to close", async || part().await["ready"] == true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_whose_answers_never_arrive_is_read_back_when_they_do() {
+    let (api, bus) = (Api::faultless().await, bus("mute").await);
+    let (line, settings) = through_a_line(&api).await;
+    let settings = bus
+        .as_sink(bus.as_source(settings))
+        .with("dashdoc.timeout", "200ms")
+        .with("retry.max_attempts", 3)
+        .with("retry.max_delay", "50ms");
+    let service = Service::start(&settings).await;
+    line.mute();
+    bus.tell(1..=20).await;
+    let failed = ["outcome=\"unknown\""];
+    until("many timeouts", async || service.count("invite_relay_api_requests_total", &failed).await > 30)
+        .await;
+    line.resume();
+    service.settle(20).await;
+    println!("half open: {}", check(1..=20, &bus.take_announced().await, &api.handle));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

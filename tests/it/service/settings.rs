@@ -71,6 +71,12 @@ impl Settings {
         self
     }
 
+    /// The text at the dotted `key`, if it is set.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        let (section, name) = key.split_once('.').unwrap();
+        self.0.get(section)?.get(name)?.as_str()
+    }
+
     pub(crate) fn write(&self, path: &Path) {
         std::fs::write(path, toml::to_string(&self.0).unwrap()).unwrap();
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod leash;
 pub(crate) mod operator;
+pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
 
@@ -9,7 +10,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// How long a promise may take to come true before the test fails. Generous: two cores run many tests at once.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Waits for `what`, or fails naming it.
 pub(crate) async fn soon<T>(what: &str, happening: impl Future<Output = T>) -> T {

@@ -7,7 +7,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Context, Move, row_of};
 use crate::invite::{
-    AccountName, Effect, Gate, Generation, Input, Invite, Moment, Sinks, StateName, Step, TruckerKey, step,
+    AccountName, Effect, Gate, Generation, Input, Invite, Lane, Moment, Sinks, StateName, Step, TruckerKey,
+    step,
 };
 use crate::store::record::{Record, StoredInvite, trucker_text};
 use crate::store::sqlite::reader::{COLUMNS, gates, invite_of};
@@ -209,7 +210,8 @@ pub(super) fn advance(
     // A confirmation that leaves other sinks pending asks for nothing, yet its worker still holds the invite.
     let goes_on = matches!(input, Input::Confirmed(_));
     let Step { mut next, effect } = step(invite, input, &context.settings.rules, moment());
-    let held = effect.is_some() || (goes_on && next.state.schedule().is_some());
+    // A second read-back that is owed afterwards is nobody's yet: after a restart it must not come early.
+    let held = effect.is_some() || (goes_on && matches!(next.state.schedule(), Some((Lane::Publish(_), _))));
     update(db, &next, held)?;
     next.fence += 1;
     context.moves.push(Move {

@@ -1,0 +1,178 @@
+//! Questions: one invite, lists, counts. None of them waits for a writer.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_postgres::{Client, Row};
+
+use super::clock::since_boot;
+use super::connect::unavailable;
+use super::rows::{COLUMNS, invite_of, stored_pk};
+use crate::invite::{AccountName, Failure, FailureClass, Gate, GateReason, Invite, StateName, TruckerKey};
+use crate::store::order::OrderKind;
+use crate::store::{DeadCause, Error, Filter, OrderRecord, SeenEvent, Selection, Story, Tally};
+use crate::time::Timestamp;
+
+/// Looking for the oldest reads all that is unfinished, so it may take this share of the time at most.
+const OLDEST_SHARE: u32 = 20;
+
+pub(super) async fn invite(client: &Client, key: &TruckerKey) -> Result<Option<Invite>, Error> {
+    let query = format!("SELECT {COLUMNS} FROM invites WHERE account = $1 AND pk = $2");
+    let row = client.query_opt(&query, &[&key.account.as_str(), &stored_pk(key)]).await;
+    row.map_err(|error| unavailable(&error))?.as_ref().map(invite_of).transpose()
+}
+
+pub(super) async fn show(client: &Client, key: &TruckerKey) -> Result<Option<Story>, Error> {
+    let Some(invite) = invite(client, key).await? else { return Ok(None) };
+    let query = "SELECT id, source, accepted_at FROM events WHERE account = $1 AND pk = $2 ORDER BY seq";
+    let rows = client.query(query, &[&key.account.as_str(), &stored_pk(key)]).await;
+    let events = rows.map_err(|error| unavailable(&error))?;
+    let event = |row: &Row| SeenEvent {
+        id: row.get(0),
+        source: row.get(1),
+        accepted_at: Timestamp::from_millis(row.get(2)),
+    };
+    Ok(Some(Story { invite, events: events.iter().map(event).collect() }))
+}
+
+/// Whether the last failure is the one that parameter 4 names; see [`order::is_cause`](crate::store::order::is_cause).
+pub(super) const IS_CAUSE: &str =
+    "(failure_code = $4 OR failure_class = $4 OR failure_class || '/' || failure_code = $4)";
+
+/// Kinds of death that are told apart; beyond, a person needs another tool.
+const CAUSES_MAX: i64 = 1000;
+
+pub(super) async fn list(client: &Client, filter: &Filter) -> Result<Vec<Invite>, Error> {
+    let query = format!(
+        "SELECT {COLUMNS} FROM invites WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR account = $2) \
+         AND ($4::text IS NULL OR {IS_CAUSE}) ORDER BY seq DESC LIMIT $3"
+    );
+    let state = filter.state.map(StateName::as_str);
+    let account = filter.account.as_ref().map(AccountName::as_str);
+    let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+    let rows = client.query(&query, &[&state, &account, &limit, &filter.cause]).await;
+    rows.map_err(|error| unavailable(&error))?.iter().map(invite_of).collect()
+}
+
+pub(super) async fn causes(client: &Client, which: &Selection) -> Result<Vec<DeadCause>, Error> {
+    let query = format!(
+        "SELECT account, failure_class, failure_code, count(*), min(ended_at), max(ended_at) FROM invites \
+         WHERE state = 'dead' AND ($1::text IS NULL OR account = $1) AND ($2::int8 IS NULL OR pk = $2) AND \
+         ($4::text IS NULL OR {IS_CAUSE}) GROUP BY 1, 2, 3 ORDER BY 4 DESC LIMIT $3"
+    );
+    let (account, pk) = owner_of(which);
+    let rows = client.query(&query, &[&account, &pk, &CAUSES_MAX, &which.cause]).await;
+    let cause = |row: &Row| {
+        let (account, class, code): (&str, Option<&str>, Option<String>) =
+            (row.get(0), row.get(1), row.get(2));
+        Some(DeadCause {
+            account: account.parse().ok()?,
+            failure: Failure { class: FailureClass::from_stored(class?)?, code: code.unwrap_or_default() },
+            count: u64::try_from(row.get::<_, i64>(3)).unwrap_or_default(),
+            first: Timestamp::from_millis(row.try_get(4).ok()?),
+            last: Timestamp::from_millis(row.try_get(5).ok()?),
+        })
+    };
+    Ok(rows.map_err(|error| unavailable(&error))?.iter().filter_map(cause).collect())
+}
+
+/// Account and key as parameters.
+pub(super) fn owner_of(which: &Selection) -> (Option<&str>, Option<i64>) {
+    match &which.invite {
+        Some(key) => (Some(key.account.as_str()), Some(stored_pk(key))),
+        None => (which.account.as_ref().map(AccountName::as_str), None),
+    }
+}
+
+pub(super) async fn orders(client: &Client, limit: usize) -> Result<Vec<OrderRecord>, Error> {
+    let query = "SELECT id, at, by, kind, target, count FROM orders ORDER BY seq DESC LIMIT $1";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = client.query(query, &[&limit]).await;
+    let order = |row: &Row| {
+        Some(OrderRecord {
+            id: row.get::<_, &str>(0).parse().ok()?,
+            at: Timestamp::from_millis(row.get(1)),
+            by: row.get::<_, &str>(2).parse().ok()?,
+            kind: OrderKind::from_stored(row.get(3))?,
+            target: row.get(4),
+            count: u64::try_from(row.get::<_, i64>(5)).unwrap_or_default(),
+        })
+    };
+    Ok(rows.map_err(|error| unavailable(&error))?.iter().filter_map(order).collect())
+}
+
+pub(super) async fn gates(client: &Client) -> Result<Vec<(AccountName, Gate)>, Error> {
+    let rows = client.query("SELECT account, reason, until, strikes FROM gates", &[]).await;
+    let known = |row: &Row| match gate_of(row.get(1), row.get(2), row.get(3)) {
+        Gate::Open => None,
+        closed @ Gate::Closed { .. } => Some((row.get::<_, &str>(0).parse().ok()?, closed)),
+    };
+    Ok(rows.map_err(|error| unavailable(&error))?.iter().filter_map(known).collect())
+}
+
+/// A gate by its columns, which are empty where none is kept.
+pub(super) fn gate_of(reason: Option<&str>, until: Option<i64>, strikes: Option<i64>) -> Gate {
+    let reason = reason.and_then(GateReason::from_stored);
+    let (Some(reason), Some(until), Some(strikes)) = (reason, until, strikes) else { return Gate::Open };
+    let strikes = u32::try_from(strikes).unwrap_or(u32::MAX);
+    Gate::Closed { reason, until: Timestamp::from_millis(until), strikes }
+}
+
+/// Invites that are neither published nor dead.
+pub(super) async fn unfinished(client: &Client) -> Result<i64, Error> {
+    let query = "SELECT coalesce(sum(n), 0)::int8 FROM counts WHERE state NOT IN ('published', 'dead')";
+    let row = client.query_one(query, &[]).await;
+    Ok(row.map_err(|error| unavailable(&error))?.get(0))
+}
+
+/// When the oldest of each kind was accepted, as of the last look.
+#[derive(Default)]
+pub(super) struct Oldest(Mutex<Option<Look>>);
+
+#[derive(Clone)]
+struct Look {
+    found: Vec<(String, String, Timestamp)>,
+    again_at: Duration,
+}
+
+/// The counts are kept by the writers; what takes time is looking for the oldest, so that answer is kept for a while.
+pub(super) async fn tally(client: &Client, oldest: &Oldest) -> Result<Vec<Tally>, Error> {
+    let counts = "SELECT account, state, sum(n)::int8 FROM counts GROUP BY account, state HAVING sum(n) > 0";
+    let counts = client.query(counts, &[]).await.map_err(|error| unavailable(&error))?;
+    let oldest = oldest.look(client).await?;
+    let tally = counts.iter().filter_map(|row| {
+        let (account, state): (&str, &str) = (row.get(0), row.get(1));
+        let same = |(of, is, _): &&(String, String, Timestamp)| of == account && is == state;
+        Some(Tally {
+            account: account.parse().ok()?,
+            state: StateName::from_stored(state)?,
+            count: u64::try_from(row.get::<_, i64>(2)).unwrap_or_default(),
+            oldest: oldest.iter().find(same).map(|(_, _, at)| *at),
+        })
+    });
+    Ok(tally.collect())
+}
+
+impl Oldest {
+    async fn look(&self, client: &Client) -> Result<Vec<(String, String, Timestamp)>, Error> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let started = since_boot();
+        if let Some(look) = known.filter(|look| started < look.again_at) {
+            return Ok(look.found);
+        }
+        // Over the partial indexes: over what is unfinished, not over what is stored.
+        let query = "SELECT account, state, min(accepted_at) FROM invites WHERE lane = 8 \
+               AND state NOT IN ('published', 'dead') GROUP BY account, state \
+             UNION ALL \
+             SELECT account, state, min(accepted_at) FROM invites WHERE lane BETWEEN 1 AND 7 \
+               AND state NOT IN ('published', 'dead') GROUP BY account, state";
+        let rows = client.query(query, &[]).await.map_err(|error| unavailable(&error))?;
+        let found: Vec<_> =
+            rows.iter().map(|row| (row.get(0), row.get(1), Timestamp::from_millis(row.get(2)))).collect();
+        let now = since_boot();
+        let again_at = now + now.saturating_sub(started) * OLDEST_SHARE;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Look { found: found.clone(), again_at });
+        Ok(found)
+    }
+}

@@ -1,0 +1,111 @@
+//! The statements of the hot path. Each handles a whole batch; arrays go in, keys come out.
+
+use super::rows::{clock, statement_clock};
+
+/// Held while the statement's transaction lasts: an invite that an event joins must not be retired meanwhile.
+pub(super) const FIND: &str = "SELECT i.account, i.pk, i.state FROM invites i \
+     JOIN unnest($1::text[], $2::int8[]) AS k(account, pk) ON i.account = k.account AND i.pk = k.pk \
+     ORDER BY i.account, i.pk FOR KEY SHARE OF i";
+
+pub(super) const FIND_RETIRED: &str = "SELECT r.account, r.pk, r.generation FROM retired r \
+     JOIN unnest($1::text[], $2::int8[]) AS k(account, pk) ON r.account = k.account AND r.pk = k.pk";
+
+pub(super) const CLOCK: &str = concat!("SELECT ", clock!());
+
+/// New invites. Which of them another replica was quicker with, is what does not come back.
+pub(super) const INSERT: &str = "WITH new AS ( \
+       INSERT INTO invites (account, pk, owner, generation, state, lane, due, attempts, tries, ever_unknown, \
+         not_found_since, failure_class, failure_code, begun_at, ended_at, accepted_at, event_id, event_source, \
+         trucker, traceparent, tracestate) \
+       SELECT * FROM unnest($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::text[], $6::int2[], $7::int8[], \
+         $8::int8[], $9::int8[], $10::bool[], $11::int8[], $12::text[], $13::text[], $14::int8[], $15::int8[], \
+         $16::int8[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[]) \
+       ON CONFLICT (account, pk) DO NOTHING RETURNING account, pk, state \
+     ), counted AS ( \
+       INSERT INTO counts AS c (account, state, shard, n) \
+       SELECT account, state, $22::int2, count(*) FROM new GROUP BY account, state ORDER BY account, state \
+       ON CONFLICT (account, state, shard) DO UPDATE SET n = c.n + excluded.n \
+     ) SELECT account, pk FROM new";
+
+/// Which of the events were news.
+pub(super) const REMEMBER: &str = "INSERT INTO events (account, pk, id, source, accepted_at) \
+     SELECT account, pk, id, source, $5::int8 \
+     FROM unnest($1::text[], $2::int8[], $3::text[], $4::text[]) AS e(account, pk, id, source) \
+     ON CONFLICT DO NOTHING RETURNING account, pk, id, source";
+
+/// Writes rows that nobody else wrote since they were read; the others do not come back.
+pub(super) const UPDATE: &str = "WITH moved AS ( \
+       UPDATE invites i SET fence = i.fence + 1, owner = u.owner, generation = u.generation, state = u.state, \
+         lane = u.lane, due = u.due, attempts = u.attempts, tries = u.tries, ever_unknown = u.ever_unknown, \
+         not_found_since = u.not_found_since, failure_class = u.failure_class, failure_code = u.failure_code, \
+         begun_at = u.begun_at, code = u.code, fingerprint = u.fingerprint, origin = u.origin, \
+         ready_at = u.ready_at, ended_at = u.ended_at, previous = u.previous \
+       FROM unnest($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::text[], $7::int2[], $8::int8[], \
+         $9::int8[], $10::int8[], $11::bool[], $12::int8[], $13::text[], $14::text[], $15::int8[], $16::text[], \
+         $17::bytea[], $18::text[], $19::int8[], $20::int8[], $21::bytea[], $22::text[]) \
+         AS u(account, pk, fence, owner, generation, state, lane, due, attempts, tries, ever_unknown, \
+         not_found_since, failure_class, failure_code, begun_at, code, fingerprint, origin, ready_at, ended_at, \
+         previous, from_state) \
+       WHERE i.account = u.account AND i.pk = u.pk AND i.fence = u.fence \
+       RETURNING i.account, i.pk, i.state, u.from_state \
+     ), counted AS ( \
+       INSERT INTO counts AS c (account, state, shard, n) \
+       SELECT account, state, $23::int2, sum(n)::int8 FROM ( \
+         SELECT account, state, 1 AS n FROM moved UNION ALL SELECT account, from_state, -1 FROM moved) AS m \
+       GROUP BY account, state HAVING sum(n) <> 0 ORDER BY account, state \
+       ON CONFLICT (account, state, shard) DO UPDATE SET n = c.n + excluded.n \
+     ) SELECT account, pk FROM moved";
+
+/// Rows that another transaction has in hand are left out, not waited for.
+pub(super) const DUE_API: &str = concat!(
+    "SELECT account, pk, generation, fence, state, lane, due, attempts, tries, ever_unknown, not_found_since, \
+     failure_class, failure_code, accepted_at, begun_at, code, fingerprint, origin, ready_at, ended_at, event_id, \
+     event_source, trucker, traceparent, tracestate, previous FROM invites WHERE lane = 8 AND account = $1 AND due <= ",
+    statement_clock!(),
+    " ORDER BY due LIMIT $2 FOR UPDATE SKIP LOCKED"
+);
+
+/// Each lane has its own stretch of the index, so that what waits for a sink that is down costs nothing.
+pub(super) const DUE_PUBLISH: &str = concat!(
+    "SELECT d.* FROM unnest($1::int2[]) AS l(lane) CROSS JOIN LATERAL ( \
+     SELECT account, pk, generation, fence, state, lane, due, attempts, tries, ever_unknown, not_found_since, \
+     failure_class, failure_code, accepted_at, begun_at, code, fingerprint, origin, ready_at, ended_at, event_id, \
+     event_source, trucker, traceparent, tracestate, previous FROM invites \
+     WHERE lane = l.lane AND lane BETWEEN 1 AND 7 AND due <= ",
+    statement_clock!(),
+    " ORDER BY due LIMIT $2 FOR UPDATE SKIP LOCKED) AS d ORDER BY d.due LIMIT $2"
+);
+
+pub(super) const NEXT_API: &str = "SELECT min(due) FROM invites WHERE lane = 8 AND account = $1";
+
+pub(super) const NEXT_PUBLISH: &str = "SELECT min(d.due) FROM unnest($1::int2[]) AS l(lane) CROSS JOIN LATERAL ( \
+     SELECT min(due) AS due FROM invites WHERE lane = l.lane AND lane BETWEEN 1 AND 7) AS d";
+
+/// A row that can't be read must not hold up those behind it. It is tried again later: by then perhaps by the version
+/// that wrote it.
+pub(super) const PUT_ASIDE: &str = concat!(
+    "UPDATE invites SET due = ",
+    statement_clock!(),
+    " + 300000, fence = fence + 1 WHERE account = $1 AND pk = $2 AND fence = $3"
+);
+
+/// What stands there now.
+pub(super) const STATES: &str = "SELECT i.account, i.pk, i.state FROM invites i \
+     JOIN unnest($1::text[], $2::int8[]) AS k(account, pk) ON i.account = k.account AND i.pk = k.pk";
+
+/// These statements find rows by their keys. A plan that was made while a table was small must not survive its growth.
+pub(super) const PLANS: &str =
+    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::COLUMNS;
+    use super::*;
+
+    #[test]
+    fn due_work_is_read_with_all_columns_in_their_order() {
+        for statement in [DUE_API, DUE_PUBLISH] {
+            assert!(statement.contains(&format!("SELECT {COLUMNS} FROM invites")), "{statement}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The conformance suite, and what only a shared store has to promise.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use futures_util::future::{join, join_all};
+
+use super::*;
+use crate::invite::{Cause, Effect, Sink, Sinks};
+use crate::store::conformance::{self, Bench};
+use crate::store::{Admission, Shared as SharedStore};
+
+#[path = "../../../tests/it/support/postgres.rs"]
+#[expect(dead_code, reason = "the integration tests use more of it")]
+mod server;
+use server::Postgres;
+
+/// A database of the shared server.
+struct PostgresBench {
+    server: &'static Postgres,
+    database: String,
+    rules: Mutex<Rules>,
+}
+
+fn bench() -> PostgresBench {
+    let server = Postgres::shared();
+    PostgresBench { server, database: server.database(), rules: Mutex::new(conformance::rules()) }
+}
+
+fn address(url: String) -> AddressSource {
+    Arc::new(move || Address::parse(&url).map_err(|error| error.to_string()))
+}
+
+impl PostgresBench {
+    fn settings(&self) -> Settings {
+        Settings {
+            address: address(self.server.url(&self.database)),
+            rules: self.rules.lock().unwrap().clone(),
+            erase_codes_after: Duration::ZERO,
+            retention: Duration::ZERO,
+            fingerprint_key: None,
+            observer: Arc::new(|_, _| {}),
+        }
+    }
+
+    /// Shifts the server's clock, as seen from this database, against the one of this machine.
+    fn shift_clock(&self, by: &str) {
+        for (name, kind) in [("clock_timestamp", "VOLATILE"), ("statement_timestamp", "STABLE")] {
+            self.run(&format!(
+                "CREATE FUNCTION public.{name}() RETURNS timestamptz LANGUAGE sql {kind} \
+                 AS $$ SELECT pg_catalog.{name}() + interval '{by}' $$"
+            ));
+        }
+        self.run(&format!("ALTER DATABASE {} SET search_path = public, pg_catalog", self.database));
+    }
+
+    fn run(&self, sql: &str) -> String {
+        self.server.run(&self.database, sql)
+    }
+}
+
+impl Bench for PostgresBench {
+    async fn open(&self) -> SharedStore {
+        Arc::new(PostgresStore::open(self.settings(), &Lifecycle::new()).await.unwrap())
+    }
+
+    fn set_rules(&self, rules: Rules) {
+        *self.rules.lock().unwrap() = rules;
+    }
+
+    fn ended_lease(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn kept_bytes(&self) -> Vec<u8> {
+        self.server.dump(&self.database)
+    }
+}
+
+macro_rules! conforms {
+    ($($promise:ident),+ $(,)?) => {
+        $(#[tokio::test]
+        async fn $promise() {
+            conformance::$promise(&bench()).await;
+        })+
+
+        #[test]
+        fn the_whole_suite_is_run() {
+            assert_eq!([$(stringify!($promise)),+], conformance::ALL);
+        }
+    };
+}
+
+crate::store::conformance::for_each_promise!(conforms);
+
+fn arrival(pk: u64, event: &str, admission: Admission) -> Arrival {
+    let key = format!("default/{pk}").parse().unwrap();
+    let cause = Cause { event_id: event.to_owned(), event_source: "/test".to_owned(), ..Cause::default() };
+    Arrival { key, cause, admission }
+}
+
+async fn start(store: &SharedStore, pk: u64) -> Work {
+    match store.accept(vec![arrival(pk, "e1", Admission::Start)]).await.unwrap().remove(0) {
+        Receipt::New(work) => *work,
+        other => panic!("expected a new invite, found {other:?}"),
+    }
+}
+
+async fn take(store: &SharedStore, limit: usize) -> Vec<Work> {
+    store.take(Due::Api { account: AccountName::default_account(), limit }).await.unwrap().work
+}
+
+#[tokio::test]
+async fn replicas_that_start_at_once_make_one_schema_and_share_one_key() {
+    let bench = bench();
+    let stores = join_all((0..6).map(|_| bench.open())).await;
+    assert_eq!(bench.run("SELECT version FROM schema_version"), SCHEMA.to_string());
+    let trucker = "default/1".parse().unwrap();
+    let code = crate::invite::InviteCode::new("K7Q2ZD").unwrap();
+    let mut prints = stores.iter().map(|store| store.fingerprint_key().fingerprint(&trucker, &code));
+    let first = prints.next().unwrap();
+    assert!(prints.all(|print| print == first));
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let bench = bench();
+    drop(bench.open().await);
+    bench.run("UPDATE schema_version SET version = 1000");
+    let error = PostgresStore::open(bench.settings(), &Lifecycle::new()).await.err().unwrap().to_string();
+    assert!(error.contains("newer version (schema 1000"), "{error}");
+    assert_eq!(bench.run("SELECT version FROM schema_version"), "1000");
+}
+
+#[tokio::test]
+async fn a_commit_waits_for_the_disk_whatever_the_servers_default() {
+    let bench = bench();
+    assert_eq!(bench.run("SHOW synchronous_commit"), "off");
+    let (client, _driver) = connect(&bench.settings().address).await.unwrap();
+    let row = client.query_one("SHOW synchronous_commit", &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "on");
+}
+
+#[tokio::test]
+async fn work_in_hand_is_given_back_by_who_closes_and_kept_by_its_lease_after_a_crash() {
+    let bench = bench();
+    let (first, second, third) = (bench.open().await, bench.open().await, bench.open().await);
+    let crashed = start(&first, 1).await;
+    let closed = start(&second, 2).await;
+    drop(first);
+    assert!(take(&third, 10).await.is_empty(), "both are in other hands");
+    second.close().await.unwrap();
+    let taken = take(&third, 10).await;
+    assert_eq!(taken.iter().map(|work| &work.invite.key).collect::<Vec<_>>(), [&closed.invite.key]);
+    assert_eq!(taken[0].effect, Some(Effect::Read), "never blindly another POST");
+    let refused = second.advance(closed.invite, Input::Take).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    // Its lease is on.
+    let stored = third.show(crashed.invite.key.clone()).await.unwrap().unwrap().invite;
+    assert_eq!(stored, crashed.invite);
+}
+
+#[tokio::test]
+async fn replicas_share_the_work_and_take_nothing_twice() {
+    const N: u64 = 300;
+    let bench = bench();
+    let stores = join_all((0..3).map(|_| bench.open())).await;
+    let arrivals = (1..=N).map(|pk| arrival(pk, "e1", Admission::Queue)).collect();
+    stores[0].accept(arrivals).await.unwrap();
+    let work = stores.iter().map(async |store| {
+        let mut taken = Vec::new();
+        loop {
+            let portion = take(store, 7).await;
+            if portion.is_empty() {
+                return taken;
+            }
+            taken.extend(portion.into_iter().map(|work| work.invite.key));
+        }
+    });
+    let taken: Vec<TruckerKey> = join_all(work).await.concat();
+    // Rows that another one had locked at the end of a round may be left to a further look.
+    let rest = take(&stores[0], usize::try_from(N).unwrap()).await;
+    let n_taken = taken.len() + rest.len();
+    let all: BTreeSet<_> = taken.into_iter().chain(rest.into_iter().map(|work| work.invite.key)).collect();
+    assert_eq!((n_taken, all.len()), (300, 300));
+}
+
+#[tokio::test]
+async fn of_two_replicas_that_accept_the_same_event_one_makes_the_invite() {
+    let bench = bench();
+    let (one, two) = (bench.open().await, bench.open().await);
+    for pk in 1..=50 {
+        let event = || vec![arrival(pk, "e1", Admission::Start)];
+        let (first, second) = join(one.accept(event()), two.accept(event())).await;
+        let mut receipts = [first.unwrap().remove(0), second.unwrap().remove(0)];
+        receipts.sort_by_key(|receipt| !matches!(receipt, Receipt::New(_)));
+        assert!(matches!(receipts, [Receipt::New(_), Receipt::Duplicate(_)]), "{receipts:?}");
+    }
+    let counted = "SELECT sum(n) FROM counts";
+    assert_eq!(bench.run(counted), "50");
+}
+
+#[tokio::test]
+async fn a_command_that_the_server_refuses_does_not_fail_its_neighbours() {
+    let bench = bench();
+    let store = bench.open().await;
+    // The server takes no text with a zero byte.
+    let accepts = (1..=20).map(|pk| {
+        let event = if pk == 7 { "\0" } else { "e1" };
+        store.accept(vec![arrival(pk, event, Admission::Queue)])
+    });
+    let receipts = join_all(accepts).await;
+    for (pk, receipt) in (1..).zip(&receipts) {
+        match receipt {
+            Ok(receipts) => assert!(matches!(receipts[0], Receipt::New(_)), "{pk}"),
+            Err(error) => assert!(pk == 7 && matches!(error, Error::Unavailable(_)), "{pk}: {error}"),
+        }
+    }
+    assert_eq!(bench.run("SELECT count(*), (SELECT sum(n) FROM counts) FROM invites"), "19|19");
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_holds_up_nobody() {
+    let bench = bench();
+    let store = bench.open().await;
+    for pk in [1, 2] {
+        store.accept(vec![arrival(pk, "e1", Admission::Queue)]).await.unwrap();
+    }
+    bench.run("UPDATE invites SET state = 'nonsense', due = 0 WHERE pk = 1");
+    let taken = take(&store, 10).await;
+    assert_eq!(taken.iter().map(|work| work.invite.key.to_string()).collect::<Vec<_>>(), ["default/2"]);
+    assert_eq!(bench.run("SELECT due > 0 FROM invites WHERE pk = 1"), "t");
+}
+
+#[tokio::test]
+async fn every_decision_is_on_the_databases_clock() {
+    for by in ["1 hour", "-1 hour"] {
+        let bench = bench();
+        bench.shift_clock(by);
+        let store = bench.open().await;
+        let shifted = store.now().since(crate::time::now()).max(crate::time::now().since(store.now()));
+        assert!(shifted > Duration::from_secs(3500), "{by}: {shifted:?}");
+        conformance::due_work_comes_oldest_first_and_not_beyond_the_limit(&bench).await;
+        let due = "SELECT bool_and(abs(due - extract(epoch FROM clock_timestamp()) * 1000) < 120000) FROM invites \
+                   WHERE due IS NOT NULL";
+        assert_eq!(bench.run(due), "t", "{by}");
+    }
+    let bench = bench();
+    bench.shift_clock("-1 hour");
+    conformance::work_that_was_taken_is_not_taken_twice(&bench).await;
+}
+
+#[tokio::test]
+async fn a_new_event_is_told_to_the_replicas_that_may_have_a_place_for_it() {
+    let bench = bench();
+    let (one, two) = (bench.open().await, bench.open().await);
+    let mut hints = two.hints().unwrap();
+    // It listens from here on.
+    while hints.recv().await.unwrap() != Hint::Everything {}
+    one.accept(vec![arrival(1, "e1", Admission::Queue)]).await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(60), async {
+        while hints.recv().await.unwrap() != Hint::Account(AccountName::default_account()) {}
+    });
+    heard.await.unwrap();
+}
+
+#[tokio::test]
+async fn confirmed_and_unfinished_invites_are_counted_without_counting_rows() {
+    let bench = bench();
+    let store = bench.open().await;
+    bench.set_rules(Rules { sinks: Sinks::NONE.with(Sink::Stdout), ..conformance::rules() });
+    start(&store, 1).await;
+    start(&store, 2).await;
+    assert_eq!(store.unfinished(), 2);
+    // Another replica knows as much once it has counted, or opened.
+    assert_eq!(bench.open().await.unfinished(), 2);
+    let plan = bench.run("EXPLAIN SELECT account, state, sum(n)::int8 FROM counts GROUP BY account, state");
+    assert!(!plan.contains("invites"), "{plan}");
+}
