@@ -17,7 +17,7 @@ macro_rules! points {
         pub enum Point { $($(#[doc = $doc])+ $point),+ }
 
         impl Point {
-            /// Every point, in the order of an invite's life.
+            /// Every point, about in the order of a process's and an invite's life.
             pub const ALL: &[Self] = &[$(Self::$point),+];
 
             /// The name that arms it.
@@ -29,6 +29,8 @@ macro_rules! points {
 }
 
 points! {
+    /// The schema is about to be brought up to date, or the key of the fingerprints to be kept.
+    PrepareCommit => "prepare.commit",
     /// Events are about to be committed.
     AcceptCommit => "accept.commit",
     /// Events are committed, nobody knows yet.
@@ -67,6 +69,8 @@ points! {
     OrderCommitted => "order.committed",
     /// Codes and old rows are about to be erased.
     TidyCommit => "tidy.commit",
+    /// What this replica has in hand is about to be given back to the others.
+    GiveBackCommit => "give_back.commit",
 }
 
 struct Armed {
