@@ -118,7 +118,7 @@ spec:
       projected:
         defaultMode: 0440
         sources:
-          {{- include "invite-relay.secretSources" . | nindent 10 }}
+          {{- include "invite-relay.secretSources" . | trim | nindent 10 }}
     - name: tmp
       emptyDir:
         sizeLimit: 64Mi
