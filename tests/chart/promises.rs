@@ -1,0 +1,457 @@
+//! What holds in every scenario, whatever the values say.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::helm::{
+    Manifests, NAMESPACE, RELEASE, chart, helm, nested, postgres, python, root, scenarios, sqlite, template,
+};
+use crate::scenarios::mounted;
+
+fn all() -> Vec<(String, Manifests)> {
+    scenarios()
+        .into_iter()
+        .map(|(name, file)| (name, Manifests::parse(&template(&chart(), &[&file]).unwrap())))
+        .collect()
+}
+
+/// Specs of all pods: the workload's and the test's.
+fn pods(manifests: &Manifests) -> Vec<&Value> {
+    let mut pods = vec![&manifests.pod()["spec"]];
+    pods.extend(manifests.kind("Pod").into_iter().map(|pod| &pod["spec"]));
+    pods
+}
+
+#[test]
+fn every_pod_fits_the_restricted_pod_security_standard() {
+    for (name, manifests) in all() {
+        for pod in pods(&manifests) {
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
+            assert_ne!(pod["securityContext"]["runAsUser"], 0, "{name}");
+            assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{name}");
+            for forbidden in ["hostNetwork", "hostPID", "hostIPC"] {
+                assert!(pod.get(forbidden).is_none(), "{name}: {forbidden}");
+            }
+            for container in pod["containers"].as_array().unwrap() {
+                let context = &container["securityContext"];
+                assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
+                assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}), "{name}");
+                assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
+                assert!(context.get("privileged").is_none(), "{name}");
+                assert!(container["resources"]["limits"]["memory"].is_string(), "{name}");
+                for port in container["ports"].as_array().into_iter().flatten() {
+                    assert!(port.get("hostPort").is_none(), "{name}");
+                }
+            }
+            for volume in pod["volumes"].as_array().into_iter().flatten() {
+                assert!(volume.get("hostPath").is_none(), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_pod_has_a_token_of_the_cluster_or_a_right_in_it() {
+    for (name, manifests) in all() {
+        for pod in pods(&manifests) {
+            assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
+        }
+        assert_eq!(manifests.get("ServiceAccount")["automountServiceAccountToken"], false, "{name}");
+        for kind in ["Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"] {
+            assert!(manifests.kind(kind).is_empty(), "{name}: {kind}");
+        }
+    }
+}
+
+#[test]
+fn nothing_leads_from_outside_to_the_admin_port() {
+    for (name, manifests) in all() {
+        let services = manifests.kind("Service");
+        let admin: Vec<_> =
+            services.iter().filter(|service| service["spec"]["ports"].to_string().contains("admin")).collect();
+        assert_eq!(admin.len(), 1, "{name}");
+        assert_eq!(admin[0]["spec"]["type"], "ClusterIP", "{name}");
+        assert_eq!(admin[0]["spec"]["clusterIP"], "None", "{name}");
+        let admin_name = admin[0]["metadata"]["name"].as_str().unwrap();
+        for way_in in manifests.kind("Ingress").into_iter().chain(manifests.kind("HTTPRoute")) {
+            let rules = way_in["spec"]["rules"].to_string();
+            assert!(!rules.contains(admin_name) && !rules.contains("9090"), "{name}: {rules}");
+            assert!(rules.contains("\"Exact\"") && !rules.contains("Prefix"), "{name}: one path only: {rules}");
+        }
+    }
+}
+
+#[test]
+fn every_selector_finds_the_pods_and_only_them() {
+    for (name, manifests) in all() {
+        let labels = manifests.pod()["metadata"]["labels"].as_object().unwrap();
+        let test = manifests.get("Pod")["metadata"]["labels"].as_object().unwrap();
+        let mut selectors = Vec::new();
+        for (kind, pointer) in [
+            ("Service", "/spec/selector"),
+            ("StatefulSet", "/spec/selector/matchLabels"),
+            ("Deployment", "/spec/selector/matchLabels"),
+            ("PodDisruptionBudget", "/spec/selector/matchLabels"),
+            ("PodMonitor", "/spec/selector/matchLabels"),
+            ("NetworkPolicy", "/spec/podSelector/matchLabels"),
+        ] {
+            selectors.extend(manifests.kind(kind).into_iter().map(|object| (kind, object.pointer(pointer).unwrap())));
+        }
+        for (kind, selector) in selectors {
+            let wanted = selector.as_object().unwrap();
+            assert!(wanted.iter().all(|(key, value)| labels.get(key) == Some(value)), "{name}: {kind}");
+            assert!(!wanted.iter().all(|(key, value)| test.get(key) == Some(value)), "{name}: {kind} finds the test");
+        }
+        for monitor in manifests.kind("ServiceMonitor") {
+            let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
+            let found: Vec<_> = manifests
+                .kind("Service")
+                .into_iter()
+                .filter(|service| wanted.iter().all(|(key, value)| &service["metadata"]["labels"][key] == value))
+                .collect();
+            assert_eq!(found.len(), 1, "{name}: the admin Service, and not twice the same pod");
+        }
+    }
+}
+
+#[test]
+fn secrets_are_files_of_whole_directories_and_never_in_the_configuration_or_the_environment() {
+    for (name, manifests) in all() {
+        let pod = &manifests.pod()["spec"];
+        let container = &pod["containers"][0];
+        assert!(!pod.to_string().contains("subPath") && !pod.to_string().contains("secretKeyRef"), "{name}");
+        assert!(container.get("envFrom").is_none(), "{name}");
+        let toml: toml::Table = manifests.relay_toml().parse().unwrap();
+        let files = mounted(&manifests);
+        let mut read = Vec::new();
+        walk(&toml, &mut |key, value| {
+            assert!(!["token", "secret", "secrets", "tokens", "password"].contains(&key), "{name}: {key} in clear");
+            if let Some(file) = value.as_str().and_then(|value| value.strip_prefix("/run/secrets/invite-relay/")) {
+                assert!(key.ends_with("_file"), "{name}: {key}");
+                read.push(file.to_owned());
+            }
+        });
+        read.sort();
+        let mut sorted = files.clone();
+        sorted.sort();
+        assert_eq!(read, sorted, "{name}: what is read is mounted, and nothing else");
+    }
+}
+
+fn walk(table: &toml::Table, seen: &mut impl FnMut(&str, &toml::Value)) {
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => walk(inner, seen),
+            other => seen(key, other),
+        }
+    }
+}
+
+#[test]
+fn a_pod_is_killed_only_after_the_program_had_its_grace() {
+    for (grace, sleep, expected) in
+        [("20s", 5, 35), ("1m30s", 10, 110), ("500ms", 0, 11), ("2h", 5, 7215), ("1m 30s", 5, 105)]
+    {
+        let values =
+            json!({"config": {"shutdown": {"grace": grace}}, "preStopSleepSeconds": sleep});
+        let manifests = Manifests::of(&[&sqlite(), &values]);
+        assert_eq!(manifests.pod()["spec"]["terminationGracePeriodSeconds"], expected, "{grace} and {sleep} s");
+    }
+    // Without a webhook nobody sends requests to a pod that leaves.
+    let without = json!({"config": {"source": {"webhook": {"enabled": false}}}});
+    let manifests = Manifests::of(&[&sqlite(), &without]);
+    assert_eq!(manifests.pod()["spec"]["terminationGracePeriodSeconds"], 30);
+    assert!(manifests.pod()["spec"]["containers"][0].get("lifecycle").is_none());
+}
+
+#[test]
+fn both_stores_run_the_same_pod_but_for_the_volume_of_sqlite() {
+    let on_sqlite = Manifests::of(&[&sqlite()]);
+    let on_postgres = Manifests::of(&[&postgres()]);
+    assert!(on_sqlite.find("Deployment").is_none() && on_postgres.find("StatefulSet").is_none());
+    assert_eq!(on_sqlite.get("StatefulSet")["spec"]["replicas"], 1);
+    assert_eq!(on_sqlite.get("StatefulSet")["spec"]["volumeClaimTemplates"][0]["metadata"]["name"], "data");
+    let comparable = |manifests: &Manifests| {
+        let mut pod = manifests.pod().clone();
+        pod["metadata"]["annotations"].as_object_mut().unwrap().remove("checksum/config");
+        let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["name"] != "data");
+        for volume in pod["spec"]["volumes"].as_array_mut().unwrap() {
+            if volume["name"] == "secrets" {
+                let items = volume["projected"]["sources"][0]["secret"]["items"].as_array_mut().unwrap();
+                items.retain(|item| item["key"] != "store-url");
+            }
+        }
+        pod
+    };
+    assert_eq!(comparable(&on_sqlite), comparable(&on_postgres));
+}
+
+#[test]
+fn a_changed_configuration_makes_new_pods_and_a_changed_secret_does_not() {
+    let checksum = |values: &[&Value]| {
+        Manifests::of(values).pod()["metadata"]["annotations"]["checksum/config"].as_str().unwrap().to_owned()
+    };
+    let before = checksum(&[&sqlite()]);
+    assert_eq!(before, checksum(&[&sqlite(), &json!({"secrets": {"existingSecret": "another"}})]));
+    assert_ne!(before, checksum(&[&sqlite(), &json!({"config": {"invite": {"policy": "reuse"}}})]));
+}
+
+#[test]
+fn probes_ask_the_admin_port_and_liveness_asks_nothing_of_others() {
+    for (name, manifests) in all() {
+        let container = &manifests.pod()["spec"]["containers"][0];
+        for (probe, path) in
+            [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+        {
+            assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "admin"}), "{name}: {probe}");
+        }
+    }
+}
+
+#[test]
+fn several_replicas_have_a_disruption_budget_and_are_spread_and_one_blocks_no_drain() {
+    let several = Manifests::of(&[&postgres(), &json!({"replicaCount": 3})]);
+    assert_eq!(several.get("Deployment")["spec"]["replicas"], 3);
+    assert_eq!(several.get("PodDisruptionBudget")["spec"]["maxUnavailable"], 1);
+    let spread = several.pod()["spec"]["topologySpreadConstraints"].as_array().unwrap();
+    let keys: Vec<_> = spread.iter().map(|constraint| constraint["topologyKey"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]);
+    for one in [Manifests::of(&[&postgres()]), Manifests::of(&[&sqlite()])] {
+        assert!(one.find("PodDisruptionBudget").is_none());
+        assert!(one.pod()["spec"].get("topologySpreadConstraints").is_none());
+    }
+}
+
+#[test]
+fn a_scaled_deployment_says_no_number_of_replicas_and_is_scaled_by_the_due_invites_of_this_release() {
+    let hpa = json!({"autoscaling": {"enabled": true, "kind": "hpa"}});
+    let manifests = Manifests::of(&[&postgres(), &hpa]);
+    assert!(manifests.get("Deployment")["spec"].get("replicas").is_none());
+    let target = &manifests.get("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"];
+    assert_eq!(target["name"], manifests.get("Deployment")["metadata"]["name"]);
+    assert!(manifests.find("ScaledObject").is_none());
+    let keda = json!({"autoscaling": {"enabled": true, "keda": {"serverAddress": "http://prometheus:9090"}}});
+    let manifests = Manifests::of(&[&postgres(), &keda]);
+    assert!(manifests.get("Deployment")["spec"].get("replicas").is_none());
+    assert!(manifests.find("HorizontalPodAutoscaler").is_none());
+    let query = manifests.get("ScaledObject")["spec"]["triggers"][0]["metadata"]["query"].as_str().unwrap();
+    assert!(query.contains(&format!("namespace=\"{NAMESPACE}\"")) && query.contains("relay-invite-relay-.+"), "{query}");
+    // The metric and its states, as the program exports them.
+    let exported =
+        fs::read_to_string(root().join("src/telemetry/snapshots/invite_relay__telemetry__metrics__tests__metrics_at_zero.snap"))
+            .unwrap();
+    assert!(query.contains("invite_relay_invites{"), "{query}");
+    let states = query.split("state=~\"").nth(1).unwrap().split('"').next().unwrap();
+    for state in states.split('|') {
+        let series = format!("invite_relay_invites{{account=\"default\",state=\"{state}\"}} 0");
+        assert!(exported.contains(&series), "the program exports no {series}");
+    }
+}
+
+#[test]
+fn the_network_policy_opens_the_ports_that_are_used_and_no_others() {
+    let on = nested("networkPolicy.enabled", &true.into());
+    let ports = |values: &Value| {
+        let manifests = Manifests::of(&[values, &on]);
+        let policy = &manifests.get("NetworkPolicy/relay-invite-relay")["spec"];
+        assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+        let outwards: Vec<u64> = policy["egress"][1]["ports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|port| port["port"].as_u64().unwrap())
+            .collect();
+        let inwards: Vec<String> = policy["ingress"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| rule["ports"][0]["port"].as_str().unwrap().to_owned())
+            .collect();
+        (inwards.join(" "), outwards)
+    };
+    assert_eq!(ports(&sqlite()), ("webhook admin".into(), vec![443, 5671, 5672]));
+    assert_eq!(ports(&postgres()), ("webhook admin".into(), vec![443, 5671, 5672, 5432]));
+    let mut quiet = sqlite();
+    quiet["config"] = json!({"source": {"webhook": {"enabled": true}}, "sink": {"stdout": {"enabled": true}}});
+    quiet["networkPolicy"] = json!({"adminFrom": []});
+    quiet["tracing"] = json!({"endpoint": "http://collector:4319"});
+    assert_eq!(ports(&quiet), ("webhook".into(), vec![443, 4319]));
+}
+
+/// A copy of the chart, whose files can be changed.
+fn copy() -> (tempfile::TempDir, std::path::PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(Command::new("cp").arg("-r").arg(chart()).arg(directory.path()).status().unwrap().success());
+    let copy = directory.path().join("invite-relay");
+    for folder in ["rules", "dashboards"] {
+        let _ = fs::remove_dir_all(copy.join(folder));
+        fs::create_dir(copy.join(folder)).unwrap();
+    }
+    (directory, copy)
+}
+
+const MONITORED: &str = r#"{"monitoring": {
+    "rules": {"enabled": true, "disabled": ["Noisy"], "runbookUrl": "https://runbooks.example/relay"},
+    "dashboards": {"enabled": true}}}"#;
+
+fn render_copy(copy: &std::path::Path) -> Manifests {
+    let values = tempfile::tempdir().unwrap();
+    let (base, monitored) = (values.path().join("base.json"), values.path().join("monitored.json"));
+    fs::write(&base, sqlite().to_string()).unwrap();
+    fs::write(&monitored, MONITORED).unwrap();
+    Manifests::parse(&template(copy, &[&base, &monitored]).unwrap())
+}
+
+#[test]
+fn every_rule_file_and_every_dashboard_is_taken_however_many_there_are() {
+    let (_guard, copy) = copy();
+    let none = render_copy(&copy);
+    assert!(none.find("PrometheusRule").is_none());
+    assert_eq!(none.kind("ConfigMap").len(), 1);
+
+    let rule = |name: &str| {
+        format!(
+            "groups:\n  - name: {name}\n    rules:\n      - record: {name}:recorded\n        expr: up\n      - alert: Noisy\n        \
+             expr: up\n      - alert: {name}\n        expr: up == 0\n        annotations:\n          summary: \"{{{{ $value }}}} of \
+             {{{{ $labels.job }}}}\"\n          runbook_url: docs/runbook.md#{name}\n"
+        )
+    };
+    fs::write(copy.join("rules/first.yaml"), rule("First")).unwrap();
+    fs::write(copy.join("rules/second.yaml"), rule("Second")).unwrap();
+    fs::write(copy.join("dashboards/Big_Overview.json"), r#"{"legend": "{{job}}", "title": "A"}"#).unwrap();
+    fs::write(copy.join("dashboards/operations.json"), "{\"title\": \"B\"}\n").unwrap();
+    let some = render_copy(&copy);
+    let groups = some.get("PrometheusRule")["spec"]["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 2);
+    assert_eq!(
+        groups[0]["rules"],
+        json!([
+            {"record": "First:recorded", "expr": "up"},
+            {"alert": "First", "expr": "up == 0", "annotations": {
+                "summary": "{{ $value }} of {{ $labels.job }}",
+                "runbook_url": "https://runbooks.example/relay#First"}},
+        ])
+    );
+    let big = some.get("ConfigMap/relay-invite-relay-big-overview");
+    assert_eq!(big["metadata"]["labels"]["grafana_dashboard"], "1");
+    let dashboard: Value = serde_json::from_str(big["data"]["Big_Overview.json"].as_str().unwrap()).unwrap();
+    assert_eq!(dashboard, json!({"legend": "{{job}}", "title": "A"}));
+    some.get("ConfigMap/relay-invite-relay-operations");
+}
+
+#[test]
+fn the_charts_own_rules_and_dashboards_arrive_unchanged() {
+    let on = json!({"monitoring": {"rules": {"enabled": true}, "dashboards": {"enabled": true}}});
+    let manifests = Manifests::of(&[&sqlite(), &on]);
+    let files = |folder: &str| -> Vec<_> {
+        fs::read_dir(chart().join(folder)).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+    };
+    let mut rules = 0;
+    for file in files("rules") {
+        let rule_file: Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        let groups = manifests.get("PrometheusRule")["spec"]["groups"].as_array().unwrap();
+        for group in rule_file["groups"].as_array().unwrap() {
+            assert!(groups.contains(group), "{}", group["name"]);
+            rules += group["rules"].as_array().unwrap().len();
+        }
+    }
+    let dashboards = files("dashboards");
+    for file in &dashboards {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let original: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        let carried = manifests.0.iter().find_map(|manifest| manifest["data"][name].as_str()).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(carried).unwrap(), original, "{name}");
+    }
+    println!("{rules} rules, {} dashboards", dashboards.len());
+}
+
+#[test]
+fn the_notes_say_what_to_do_next() {
+    for (name, file) in scenarios() {
+        let chart = chart();
+        let output = helm(&[
+            "install", RELEASE, chart.to_str().unwrap(), "--dry-run=client", "--namespace", NAMESPACE, "--values",
+            file.to_str().unwrap(),
+        ]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let notes = text.split("NOTES:").nth(1).unwrap();
+        for step in ["kubectl rollout status", "invite-relay doctor", "helm test", "invites list --state dead"] {
+            assert!(notes.contains(step), "{name}: {step}\n{notes}");
+        }
+        insta::assert_snapshot!(format!("notes_{name}"), notes.trim());
+    }
+}
+
+#[test]
+fn the_helm_test_asks_health_and_sees_an_unsigned_event_refused() {
+    let manifests = Manifests::of(&[&sqlite(), &nested("networkPolicy.enabled", &true.into())]);
+    let pod = manifests.get("Pod");
+    assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
+    let script = pod["spec"]["containers"][0]["args"][0].as_str().unwrap();
+    for part in ["/livez", "/readyz", "= 401"] {
+        assert!(script.contains(part), "{part}: {script}");
+    }
+    let policy = manifests.get("NetworkPolicy/relay-invite-relay-test");
+    assert_eq!(policy["metadata"]["annotations"]["helm.sh/hook"], "test");
+    let from = &policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"];
+    for (key, value) in from.as_object().unwrap() {
+        assert_eq!(&pod["metadata"]["labels"][key], value, "it lets the test's pod in");
+    }
+}
+
+#[test]
+fn the_readmes_table_and_the_schema_are_what_values_and_program_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = directory.path().join("schema.json");
+    let program = assert_cmd::Command::cargo_bin("invite-relay").unwrap().args(["config", "schema"]).output().unwrap();
+    fs::write(&schema, program.stdout).unwrap();
+    let output = python()
+        .current_dir(root())
+        .arg("scripts/chart_docs.py")
+        .arg(&schema)
+        .arg("--check")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn chart_and_program_have_one_version() {
+    let chart: Value = serde_saphyr::from_str(&fs::read_to_string(chart().join("Chart.yaml")).unwrap()).unwrap();
+    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+    let manifests = Manifests::of(&[&sqlite()]);
+    let image = manifests.pod()["spec"]["containers"][0]["image"].as_str().unwrap();
+    assert_eq!(image, concat!("invite-relay:", env!("CARGO_PKG_VERSION")));
+    let changelog = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    assert!(changelog.contains(concat!("\n## [", env!("CARGO_PKG_VERSION"), "]")), "the changelog has this version");
+}
+
+#[test]
+fn rules_and_dashboards_have_their_labels() {
+    let (_guard, copy) = copy();
+    fs::write(copy.join("rules/a.yaml"), "groups: [{name: a, rules: [{alert: A, expr: up}]}]\n").unwrap();
+    fs::write(copy.join("dashboards/a.json"), "{}").unwrap();
+    let values = tempfile::tempdir().unwrap();
+    let file = values.path().join("values.json");
+    let mut all = sqlite();
+    all["monitoring"] = json!({
+        "rules": {"enabled": true, "labels": {"release": "prometheus"}},
+        "dashboards": {"enabled": true, "labels": {"grafana_dashboard": "yes"}, "annotations": {"grafana_folder": "Relay"}},
+    });
+    fs::write(&file, all.to_string()).unwrap();
+    let manifests = Manifests::parse(&template(&copy, &[&file]).unwrap());
+    assert_eq!(manifests.get("PrometheusRule")["metadata"]["labels"]["release"], "prometheus");
+    let dashboard = manifests.get("ConfigMap/relay-invite-relay-a");
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "yes");
+    assert_eq!(dashboard["metadata"]["annotations"]["grafana_folder"], "Relay");
+}
