@@ -22,7 +22,8 @@ pub(crate) fn chart() -> PathBuf {
 
 /// A program that scripts/test installs, or the one that the environment names.
 fn tool(name: &str, variable: &str) -> PathBuf {
-    let tool = env::var_os(variable).map_or_else(|| root().join("target/test-venv/bin").join(name), PathBuf::from);
+    let tool =
+        env::var_os(variable).map_or_else(|| root().join("target/test-venv/bin").join(name), PathBuf::from);
     assert!(
         tool.exists(),
         "there is no {}: run scripts/test, which installs tests/chart/requirements.txt, or set {variable}",
@@ -53,7 +54,9 @@ pub(crate) fn scenarios() -> BTreeMap<String, PathBuf> {
     let files: BTreeMap<_, _> = fs::read_dir(chart().join("ci"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .map(|path| (path.file_name().unwrap().to_str().unwrap().trim_end_matches("-values.yaml").to_owned(), path))
+        .map(|path| {
+            (path.file_name().unwrap().to_str().unwrap().trim_end_matches("-values.yaml").to_owned(), path)
+        })
         .collect();
     assert!(files.len() >= 6, "the scenarios are there");
     files
@@ -101,10 +104,9 @@ impl Manifests {
     /// The one object of that kind and, where there are several, that name.
     pub(crate) fn find(&self, what: &str) -> Option<&Value> {
         let (kind, name) = what.split_once('/').unwrap_or((what, ""));
-        let mut found = self
-            .0
-            .iter()
-            .filter(|manifest| manifest["kind"] == kind && (name.is_empty() || manifest["metadata"]["name"] == name));
+        let mut found = self.0.iter().filter(|manifest| {
+            manifest["kind"] == kind && (name.is_empty() || manifest["metadata"]["name"] == name)
+        });
         let first = found.next();
         assert!(found.next().is_none(), "several {what}");
         first

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a helper fails the test just as well")]
 
+mod documents;
 mod helm;
+mod monitoring;
 mod options;
 mod promises;
 mod refusals;

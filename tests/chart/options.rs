@@ -48,16 +48,28 @@ fn names_and_image() -> Vec<Case> {
         same("image.repository", json!("r.example/relay"), "StatefulSet", IMAGE)
             .as_(json!(concat!("r.example/relay:", env!("CARGO_PKG_VERSION")))),
         same("image.tag", json!("edge"), "StatefulSet", IMAGE).as_(json!("invite-relay:edge")),
-        same("image.digest", json!(digest), "StatefulSet", IMAGE).as_(json!(format!("invite-relay@{digest}"))),
-        same("image.pullPolicy", json!("Always"), "StatefulSet", "/spec/template/spec/containers/0/imagePullPolicy"),
-        same("imagePullSecrets", json!([{"name": "a"}]), "StatefulSet", "/spec/template/spec/imagePullSecrets"),
+        same("image.digest", json!(digest), "StatefulSet", IMAGE)
+            .as_(json!(format!("invite-relay@{digest}"))),
+        same(
+            "image.pullPolicy",
+            json!("Always"),
+            "StatefulSet",
+            "/spec/template/spec/containers/0/imagePullPolicy",
+        ),
+        same(
+            "imagePullSecrets",
+            json!([{"name": "a"}]),
+            "StatefulSet",
+            "/spec/template/spec/imagePullSecrets",
+        ),
     ]
 }
 
 fn configuration() -> Vec<Case> {
     const TOML: &str = "relay.toml";
     let items = "/spec/template/spec/volumes/1/projected/sources/0/secret";
-    let by_hand = json!({"dashdoc-token": "t", "admin-token": "a", "rabbitmq-url": "u", "webhook-secrets": "w"});
+    let by_hand =
+        json!({"dashdoc-token": "t", "admin-token": "a", "rabbitmq-url": "u", "webhook-secrets": "w"});
     vec![
         same("config.source.rabbitmq.enabled", json!(true), TOML, "/source/rabbitmq/enabled"),
         same("config.source.webhook.enabled", json!(true), TOML, "/source/webhook/enabled"),
@@ -93,18 +105,38 @@ fn store() -> Vec<Case> {
     vec![
         same("store.engine", json!("postgres"), "relay.toml", "/store/url_file")
             .as_(json!("/run/secrets/invite-relay/store-url")),
-        same("store.persistence.size", json!("9Gi"), "StatefulSet",
-            "/spec/volumeClaimTemplates/0/spec/resources/requests/storage"),
-        same("store.persistence.storageClass", json!("fast"), "StatefulSet",
-            "/spec/volumeClaimTemplates/0/spec/storageClassName"),
+        same(
+            "store.persistence.size",
+            json!("9Gi"),
+            "StatefulSet",
+            "/spec/volumeClaimTemplates/0/spec/resources/requests/storage",
+        ),
+        same(
+            "store.persistence.storageClass",
+            json!("fast"),
+            "StatefulSet",
+            "/spec/volumeClaimTemplates/0/spec/storageClassName",
+        ),
         same("store.persistence.accessModes", json!(["ReadWriteOncePod"]), "StatefulSet", CLAIM)
             .as_(json!({"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "2Gi"}}})),
-        same("store.persistence.annotations", json!({"a": "b"}), "StatefulSet",
-            "/spec/volumeClaimTemplates/0/metadata/annotations"),
-        same("store.persistence.existingClaim", json!("old"), "StatefulSet",
-            "/spec/template/spec/volumes/3/persistentVolumeClaim/claimName"),
-        same("store.persistence.whenDeleted", json!("Delete"), "StatefulSet",
-            "/spec/persistentVolumeClaimRetentionPolicy/whenDeleted"),
+        same(
+            "store.persistence.annotations",
+            json!({"a": "b"}),
+            "StatefulSet",
+            "/spec/volumeClaimTemplates/0/metadata/annotations",
+        ),
+        same(
+            "store.persistence.existingClaim",
+            json!("old"),
+            "StatefulSet",
+            "/spec/template/spec/volumes/3/persistentVolumeClaim/claimName",
+        ),
+        same(
+            "store.persistence.whenDeleted",
+            json!("Delete"),
+            "StatefulSet",
+            "/spec/persistentVolumeClaimRetentionPolicy/whenDeleted",
+        ),
     ]
 }
 
@@ -119,31 +151,47 @@ fn ways_in() -> Vec<Case> {
         same("service.type", json!("LoadBalancer"), SERVICE, "/spec/type"),
         same("service.port", json!(8443), SERVICE, "/spec/ports/0/port"),
         same("service.annotations", json!({"a": "b"}), SERVICE, "/metadata/annotations"),
-        same("ingress.enabled", json!(true), "Ingress", "/spec/rules/0/http/paths/0/path").with(ingress())
+        same("ingress.enabled", json!(true), "Ingress", "/spec/rules/0/http/paths/0/path")
+            .with(ingress())
             .as_(json!("/webhooks/trucker-created")),
         same("ingress.className", json!("nginx"), "Ingress", "/spec/ingressClassName").with(ingress()),
         same("ingress.annotations", json!({"a": "b"}), "Ingress", "/metadata/annotations").with(ingress()),
-        same("ingress.hosts", json!(["x.example", "y.example"]), "Ingress", "/spec/rules/1/host").with(ingress())
+        same("ingress.hosts", json!(["x.example", "y.example"]), "Ingress", "/spec/rules/1/host")
+            .with(ingress())
             .as_(json!("y.example")),
-        same("ingress.tls", json!([{"hosts": ["a.example"], "secretName": "t"}]), "Ingress", "/spec/tls").with(ingress()),
-        same("httpRoute.enabled", json!(true), "HTTPRoute", "/spec/rules/0/matches").with(route())
-            .as_(json!([{"path": {"type": "Exact", "value": "/webhooks/trucker-created"}, "method": "POST"}])),
+        same("ingress.tls", json!([{"hosts": ["a.example"], "secretName": "t"}]), "Ingress", "/spec/tls")
+            .with(ingress()),
+        same("httpRoute.enabled", json!(true), "HTTPRoute", "/spec/rules/0/matches").with(route()).as_(
+            json!([{"path": {"type": "Exact", "value": "/webhooks/trucker-created"}, "method": "POST"}]),
+        ),
         same("httpRoute.annotations", json!({"a": "b"}), "HTTPRoute", "/metadata/annotations").with(route()),
-        same("httpRoute.parentRefs", json!([{"name": "g", "namespace": "n"}]), "HTTPRoute", "/spec/parentRefs").with(route()),
+        same(
+            "httpRoute.parentRefs",
+            json!([{"name": "g", "namespace": "n"}]),
+            "HTTPRoute",
+            "/spec/parentRefs",
+        )
+        .with(route()),
         same("httpRoute.hostnames", json!(["x.example"]), "HTTPRoute", "/spec/hostnames").with(route()),
-        same("networkPolicy.enabled", json!(true), POLICY, "/spec/policyTypes").as_(json!(["Ingress", "Egress"])),
+        same("networkPolicy.enabled", json!(true), POLICY, "/spec/policyTypes")
+            .as_(json!(["Ingress", "Egress"])),
         same("networkPolicy.webhookFrom", peer(), POLICY, "/spec/ingress/0/from").with(policy()),
         same("networkPolicy.adminFrom", peer(), POLICY, "/spec/ingress/1/from").with(policy()),
-        same("networkPolicy.egressPorts", json!([15671]), POLICY, "/spec/egress/1/ports/3/port").with(policy())
+        same("networkPolicy.egressPorts", json!([15671]), POLICY, "/spec/egress/1/ports/3/port")
+            .with(policy())
             .as_(json!(15671)),
-        same("networkPolicy.extraEgress", json!([{"to": peer()}]), POLICY, "/spec/egress/2/to").with(policy()).as_(peer()),
+        same("networkPolicy.extraEgress", json!([{"to": peer()}]), POLICY, "/spec/egress/2/to")
+            .with(policy())
+            .as_(peer()),
     ]
 }
 
 fn scaling() -> Vec<Case> {
     let hpa = || json!({"store": {"engine": "postgres"}, "autoscaling": {"enabled": true, "kind": "hpa"}});
-    let keda = || json!({"store": {"engine": "postgres"},
-        "autoscaling": {"enabled": true, "keda": {"serverAddress": "http://p:9090"}}});
+    let keda = || {
+        json!({"store": {"engine": "postgres"},
+        "autoscaling": {"enabled": true, "keda": {"serverAddress": "http://p:9090"}}})
+    };
     const HPA: &str = "HorizontalPodAutoscaler";
     const KEDA: &str = "ScaledObject";
     let slow = || json!({"scaleDown": {"stabilizationWindowSeconds": 900}});
@@ -154,20 +202,39 @@ fn scaling() -> Vec<Case> {
         same("autoscaling.minReplicas", json!(3), KEDA, "/spec/minReplicaCount").with(keda()),
         same("autoscaling.maxReplicas", json!(9), HPA, "/spec/maxReplicas").with(hpa()),
         same("autoscaling.maxReplicas", json!(9), KEDA, "/spec/maxReplicaCount").with(keda()),
-        same("autoscaling.targetPerReplica", json!(70), HPA, "/spec/metrics/0/external/target/averageValue").with(hpa())
+        same("autoscaling.targetPerReplica", json!(70), HPA, "/spec/metrics/0/external/target/averageValue")
+            .with(hpa())
             .as_(json!("70")),
-        same("autoscaling.targetPerReplica", json!(70), KEDA, "/spec/triggers/0/metadata/threshold").with(keda())
+        same("autoscaling.targetPerReplica", json!(70), KEDA, "/spec/triggers/0/metadata/threshold")
+            .with(keda())
             .as_(json!("70")),
         same("autoscaling.behavior", slow(), HPA, "/spec/behavior").with(hpa()),
-        same("autoscaling.behavior", slow(), KEDA, "/spec/advanced/horizontalPodAutoscalerConfig/behavior").with(keda()),
-        same("autoscaling.keda.serverAddress", json!("http://q:1"), KEDA, "/spec/triggers/0/metadata/serverAddress")
+        same("autoscaling.behavior", slow(), KEDA, "/spec/advanced/horizontalPodAutoscalerConfig/behavior")
             .with(keda()),
+        same(
+            "autoscaling.keda.serverAddress",
+            json!("http://q:1"),
+            KEDA,
+            "/spec/triggers/0/metadata/serverAddress",
+        )
+        .with(keda()),
         same("autoscaling.keda.query", json!("max(x)"), KEDA, "/spec/triggers/0/metadata/query").with(keda()),
-        same("autoscaling.keda.authenticationRef", json!({"name": "a"}), KEDA, "/spec/triggers/0/authenticationRef")
-            .with(keda()),
-        same("autoscaling.hpa.metricName", json!("m"), HPA, "/spec/metrics/0/external/metric/name").with(hpa()),
-        same("autoscaling.hpa.matchLabels", json!({"a": "b"}), HPA,
-            "/spec/metrics/0/external/metric/selector/matchLabels").with(hpa()),
+        same(
+            "autoscaling.keda.authenticationRef",
+            json!({"name": "a"}),
+            KEDA,
+            "/spec/triggers/0/authenticationRef",
+        )
+        .with(keda()),
+        same("autoscaling.hpa.metricName", json!("m"), HPA, "/spec/metrics/0/external/metric/name")
+            .with(hpa()),
+        same(
+            "autoscaling.hpa.matchLabels",
+            json!({"a": "b"}),
+            HPA,
+            "/spec/metrics/0/external/metric/selector/matchLabels",
+        )
+        .with(hpa()),
     ]
 }
 
@@ -178,27 +245,46 @@ fn monitoring() -> Vec<Case> {
     vec![
         same("monitoring.serviceMonitor.enabled", json!(true), "ServiceMonitor", "/spec/endpoints/0/path")
             .as_(json!("/metrics")),
-        same("monitoring.serviceMonitor.labels", label(), "ServiceMonitor", "/metadata/labels/release").with(service())
+        same("monitoring.serviceMonitor.labels", label(), "ServiceMonitor", "/metadata/labels/release")
+            .with(service())
             .as_(json!("prometheus")),
-        same("monitoring.serviceMonitor.interval", json!("10s"), "ServiceMonitor", "/spec/endpoints/0/interval")
-            .with(service()),
+        same(
+            "monitoring.serviceMonitor.interval",
+            json!("10s"),
+            "ServiceMonitor",
+            "/spec/endpoints/0/interval",
+        )
+        .with(service()),
         same("monitoring.podMonitor.enabled", json!(true), "PodMonitor", "/spec/podMetricsEndpoints/0/port")
             .as_(json!("admin")),
-        same("monitoring.podMonitor.labels", label(), "PodMonitor", "/metadata/labels/release").with(pod())
+        same("monitoring.podMonitor.labels", label(), "PodMonitor", "/metadata/labels/release")
+            .with(pod())
             .as_(json!("prometheus")),
-        same("monitoring.podMonitor.interval", json!("10s"), "PodMonitor", "/spec/podMetricsEndpoints/0/interval")
-            .with(pod()),
-        same("tracing.endpoint", json!("http://c:4318"), "StatefulSet", "/spec/template/spec/containers/0/env/0")
-            .as_(json!({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://c:4318"})),
+        same(
+            "monitoring.podMonitor.interval",
+            json!("10s"),
+            "PodMonitor",
+            "/spec/podMetricsEndpoints/0/interval",
+        )
+        .with(pod()),
+        same(
+            "tracing.endpoint",
+            json!("http://c:4318"),
+            "StatefulSet",
+            "/spec/template/spec/containers/0/env/0",
+        )
+        .as_(json!({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://c:4318"})),
     ]
 }
 
 fn pod() -> Vec<Case> {
     const POD: &str = "/spec/template/spec";
     let at = |name: &'static str| -> &'static str { Box::leak(format!("{POD}/{name}").into_boxed_str()) };
-    let relay = |name: &'static str| -> &'static str { Box::leak(format!("{RELAY}/{name}").into_boxed_str()) };
+    let relay =
+        |name: &'static str| -> &'static str { Box::leak(format!("{RELAY}/{name}").into_boxed_str()) };
     vec![
-        same("serviceAccount.create", json!(false), "StatefulSet", at("serviceAccountName")).as_(json!("default")),
+        same("serviceAccount.create", json!(false), "StatefulSet", at("serviceAccountName"))
+            .as_(json!("default")),
         same("serviceAccount.name", json!("mine"), "StatefulSet", at("serviceAccountName")),
         same("serviceAccount.annotations", json!({"a": "b"}), "ServiceAccount", "/metadata/annotations"),
         same("resources.requests.cpu", json!("1"), "StatefulSet", relay("resources/requests/cpu")),
@@ -211,28 +297,60 @@ fn pod() -> Vec<Case> {
         same("podSecurityContext.runAsUser", json!(7), "StatefulSet", at("securityContext/runAsUser")),
         same("podSecurityContext.runAsGroup", json!(7), "StatefulSet", at("securityContext/runAsGroup")),
         same("podSecurityContext.fsGroup", json!(7), "StatefulSet", at("securityContext/fsGroup")),
-        same("podSecurityContext.fsGroupChangePolicy", json!("Always"), "StatefulSet",
-            at("securityContext/fsGroupChangePolicy")),
-        same("podSecurityContext.seccompProfile.type", json!("Localhost"), "StatefulSet",
-            at("securityContext/seccompProfile/type")),
-        same("securityContext.allowPrivilegeEscalation", json!(false), "StatefulSet",
-            relay("securityContext/allowPrivilegeEscalation")),
-        same("securityContext.readOnlyRootFilesystem", json!(false), "StatefulSet",
-            relay("securityContext/readOnlyRootFilesystem")),
-        same("securityContext.capabilities.drop", json!(["NET_RAW"]), "StatefulSet",
-            relay("securityContext/capabilities/drop")),
-        same("podAnnotations", json!({"a": "b"}), "StatefulSet", "/spec/template/metadata/annotations/a").as_(json!("b")),
-        same("podLabels", json!({"a": "b"}), "StatefulSet", "/spec/template/metadata/labels/a").as_(json!("b")),
+        same(
+            "podSecurityContext.fsGroupChangePolicy",
+            json!("Always"),
+            "StatefulSet",
+            at("securityContext/fsGroupChangePolicy"),
+        ),
+        same(
+            "podSecurityContext.seccompProfile.type",
+            json!("Localhost"),
+            "StatefulSet",
+            at("securityContext/seccompProfile/type"),
+        ),
+        same(
+            "securityContext.allowPrivilegeEscalation",
+            json!(false),
+            "StatefulSet",
+            relay("securityContext/allowPrivilegeEscalation"),
+        ),
+        same(
+            "securityContext.readOnlyRootFilesystem",
+            json!(false),
+            "StatefulSet",
+            relay("securityContext/readOnlyRootFilesystem"),
+        ),
+        same(
+            "securityContext.capabilities.drop",
+            json!(["NET_RAW"]),
+            "StatefulSet",
+            relay("securityContext/capabilities/drop"),
+        ),
+        same("podAnnotations", json!({"a": "b"}), "StatefulSet", "/spec/template/metadata/annotations/a")
+            .as_(json!("b")),
+        same("podLabels", json!({"a": "b"}), "StatefulSet", "/spec/template/metadata/labels/a")
+            .as_(json!("b")),
         same("priorityClassName", json!("high"), "StatefulSet", at("priorityClassName")),
         same("nodeSelector", json!({"a": "b"}), "StatefulSet", at("nodeSelector")),
         same("tolerations", json!([{"operator": "Exists"}]), "StatefulSet", at("tolerations")),
         same("affinity", json!({"podAntiAffinity": {}}), "StatefulSet", at("affinity")),
-        same("topologySpreadConstraints", json!([{"topologyKey": "rack"}]), "StatefulSet", at("topologySpreadConstraints")),
+        same(
+            "topologySpreadConstraints",
+            json!([{"topologyKey": "rack"}]),
+            "StatefulSet",
+            at("topologySpreadConstraints"),
+        ),
         same("extraEnv", json!([{"name": "A", "value": "b"}]), "StatefulSet", relay("env")),
         same("extraVolumes", json!([{"name": "a", "emptyDir": {}}]), "StatefulSet", at("volumes/3"))
             .as_(json!({"name": "a", "emptyDir": {}})),
-        same("extraVolumeMounts", json!([{"name": "tmp", "mountPath": "/a"}]), "StatefulSet", relay("volumeMounts/4"))
-            .as_(json!({"name": "tmp", "mountPath": "/a"})),
+        same(
+            "extraVolumeMounts",
+            json!([{"name": "tmp", "mountPath": "/a"}]),
+            "StatefulSet",
+            relay("volumeMounts/4"),
+        )
+        .as_(json!({"name": "tmp", "mountPath": "/a"})),
         same("test.image.repository", json!("r.example/curl"), "Pod", "/spec/containers/0/image")
             .as_(json!("r.example/curl:8.11.1")),
         same("test.image.tag", json!("9"), "Pod", "/spec/containers/0/image")
@@ -243,7 +361,10 @@ fn pod() -> Vec<Case> {
 /// Options whose case needs more than one look.
 const ELSEWHERE: [(&str, &str); 8] = [
     ("podDisruptionBudget.enabled", "a_disruption_budget_can_be_left_out"),
-    ("monitoring.rules.enabled", "promises::every_rule_file_and_every_dashboard_is_taken_however_many_there_are"),
+    (
+        "monitoring.rules.enabled",
+        "monitoring::every_rule_file_and_every_dashboard_is_taken_however_many_there_are",
+    ),
     ("monitoring.rules.disabled", "the same"),
     ("monitoring.rules.runbookUrl", "the same"),
     ("monitoring.rules.labels", "rules_and_dashboards_have_their_labels"),
@@ -253,7 +374,10 @@ const ELSEWHERE: [(&str, &str); 8] = [
 ];
 
 fn cases() -> Vec<Case> {
-    [names_and_image(), configuration(), store(), ways_in(), scaling(), monitoring(), pod()].into_iter().flatten().collect()
+    [names_and_image(), configuration(), store(), ways_in(), scaling(), monitoring(), pod()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[test]
@@ -269,7 +393,10 @@ fn every_option_arrives_where_it_belongs() {
         };
         let found = object.pointer(case.pointer);
         if found != Some(&case.arrives) {
-            wrong.push(format!("{}: {} {} is {found:?}, not {}", case.option, case.what, case.pointer, case.arrives));
+            wrong.push(format!(
+                "{}: {} {} is {found:?}, not {}",
+                case.option, case.what, case.pointer, case.arrives
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -277,7 +404,8 @@ fn every_option_arrives_where_it_belongs() {
 
 #[test]
 fn every_option_of_values_yaml_has_a_case() {
-    let values: Value = serde_saphyr::from_str(&fs::read_to_string(chart().join("values.yaml")).unwrap()).unwrap();
+    let values: Value =
+        serde_saphyr::from_str(&fs::read_to_string(chart().join("values.yaml")).unwrap()).unwrap();
     let mut options = BTreeSet::new();
     leaves(&values, "", &mut options);
     let cases = cases();

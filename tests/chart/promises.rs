@@ -1,13 +1,10 @@
 //! What holds in every scenario, whatever the values say.
 
 use std::fs;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::helm::{
-    Manifests, NAMESPACE, RELEASE, chart, helm, nested, postgres, python, root, scenarios, sqlite, template,
-};
+use crate::helm::{Manifests, NAMESPACE, chart, nested, postgres, root, scenarios, sqlite, template};
 use crate::scenarios::mounted;
 
 fn all() -> Vec<(String, Manifests)> {
@@ -69,8 +66,10 @@ fn no_pod_has_a_token_of_the_cluster_or_a_right_in_it() {
 fn nothing_leads_from_outside_to_the_admin_port() {
     for (name, manifests) in all() {
         let services = manifests.kind("Service");
-        let admin: Vec<_> =
-            services.iter().filter(|service| service["spec"]["ports"].to_string().contains("admin")).collect();
+        let admin: Vec<_> = services
+            .iter()
+            .filter(|service| service["spec"]["ports"].to_string().contains("admin"))
+            .collect();
         assert_eq!(admin.len(), 1, "{name}");
         assert_eq!(admin[0]["spec"]["type"], "ClusterIP", "{name}");
         assert_eq!(admin[0]["spec"]["clusterIP"], "None", "{name}");
@@ -78,7 +77,10 @@ fn nothing_leads_from_outside_to_the_admin_port() {
         for way_in in manifests.kind("Ingress").into_iter().chain(manifests.kind("HTTPRoute")) {
             let rules = way_in["spec"]["rules"].to_string();
             assert!(!rules.contains(admin_name) && !rules.contains("9090"), "{name}: {rules}");
-            assert!(rules.contains("\"Exact\"") && !rules.contains("Prefix"), "{name}: one path only: {rules}");
+            assert!(
+                rules.contains("\"Exact\"") && !rules.contains("Prefix"),
+                "{name}: one path only: {rules}"
+            );
         }
     }
 }
@@ -97,19 +99,26 @@ fn every_selector_finds_the_pods_and_only_them() {
             ("PodMonitor", "/spec/selector/matchLabels"),
             ("NetworkPolicy", "/spec/podSelector/matchLabels"),
         ] {
-            selectors.extend(manifests.kind(kind).into_iter().map(|object| (kind, object.pointer(pointer).unwrap())));
+            selectors.extend(
+                manifests.kind(kind).into_iter().map(|object| (kind, object.pointer(pointer).unwrap())),
+            );
         }
         for (kind, selector) in selectors {
             let wanted = selector.as_object().unwrap();
             assert!(wanted.iter().all(|(key, value)| labels.get(key) == Some(value)), "{name}: {kind}");
-            assert!(!wanted.iter().all(|(key, value)| test.get(key) == Some(value)), "{name}: {kind} finds the test");
+            assert!(
+                !wanted.iter().all(|(key, value)| test.get(key) == Some(value)),
+                "{name}: {kind} finds the test"
+            );
         }
         for monitor in manifests.kind("ServiceMonitor") {
             let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
             let found: Vec<_> = manifests
                 .kind("Service")
                 .into_iter()
-                .filter(|service| wanted.iter().all(|(key, value)| &service["metadata"]["labels"][key] == value))
+                .filter(|service| {
+                    wanted.iter().all(|(key, value)| &service["metadata"]["labels"][key] == value)
+                })
                 .collect();
             assert_eq!(found.len(), 1, "{name}: the admin Service, and not twice the same pod");
         }
@@ -127,8 +136,13 @@ fn secrets_are_files_of_whole_directories_and_never_in_the_configuration_or_the_
         let files = mounted(&manifests);
         let mut read = Vec::new();
         walk(&toml, &mut |key, value| {
-            assert!(!["token", "secret", "secrets", "tokens", "password"].contains(&key), "{name}: {key} in clear");
-            if let Some(file) = value.as_str().and_then(|value| value.strip_prefix("/run/secrets/invite-relay/")) {
+            assert!(
+                !["token", "secret", "secrets", "tokens", "password"].contains(&key),
+                "{name}: {key} in clear"
+            );
+            if let Some(file) =
+                value.as_str().and_then(|value| value.strip_prefix("/run/secrets/invite-relay/"))
+            {
                 assert!(key.ends_with("_file"), "{name}: {key}");
                 read.push(file.to_owned());
             }
@@ -154,10 +168,13 @@ fn a_pod_is_killed_only_after_the_program_had_its_grace() {
     for (grace, sleep, expected) in
         [("20s", 5, 35), ("1m30s", 10, 110), ("500ms", 0, 11), ("2h", 5, 7215), ("1m 30s", 5, 105)]
     {
-        let values =
-            json!({"config": {"shutdown": {"grace": grace}}, "preStopSleepSeconds": sleep});
+        let values = json!({"config": {"shutdown": {"grace": grace}}, "preStopSleepSeconds": sleep});
         let manifests = Manifests::of(&[&sqlite(), &values]);
-        assert_eq!(manifests.pod()["spec"]["terminationGracePeriodSeconds"], expected, "{grace} and {sleep} s");
+        assert_eq!(
+            manifests.pod()["spec"]["terminationGracePeriodSeconds"],
+            expected,
+            "{grace} and {sleep} s"
+        );
     }
     // Without a webhook nobody sends requests to a pod that leaves.
     let without = json!({"config": {"source": {"webhook": {"enabled": false}}}});
@@ -206,7 +223,11 @@ fn probes_ask_the_admin_port_and_liveness_asks_nothing_of_others() {
         for (probe, path) in
             [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
         {
-            assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "admin"}), "{name}: {probe}");
+            assert_eq!(
+                container[probe]["httpGet"],
+                json!({"path": path, "port": "admin"}),
+                "{name}: {probe}"
+            );
         }
     }
 }
@@ -238,11 +259,15 @@ fn a_scaled_deployment_says_no_number_of_replicas_and_is_scaled_by_the_due_invit
     assert!(manifests.get("Deployment")["spec"].get("replicas").is_none());
     assert!(manifests.find("HorizontalPodAutoscaler").is_none());
     let query = manifests.get("ScaledObject")["spec"]["triggers"][0]["metadata"]["query"].as_str().unwrap();
-    assert!(query.contains(&format!("namespace=\"{NAMESPACE}\"")) && query.contains("relay-invite-relay-.+"), "{query}");
+    assert!(
+        query.contains(&format!("namespace=\"{NAMESPACE}\"")) && query.contains("relay-invite-relay-.+"),
+        "{query}"
+    );
     // The metric and its states, as the program exports them.
-    let exported =
-        fs::read_to_string(root().join("src/telemetry/snapshots/invite_relay__telemetry__metrics__tests__metrics_at_zero.snap"))
-            .unwrap();
+    let exported = fs::read_to_string(
+        root().join("src/telemetry/snapshots/invite_relay__telemetry__metrics__tests__metrics_at_zero.snap"),
+    )
+    .unwrap();
     assert!(query.contains("invite_relay_invites{"), "{query}");
     let states = query.split("state=~\"").nth(1).unwrap().split('"').next().unwrap();
     for state in states.split('|') {
@@ -275,183 +300,9 @@ fn the_network_policy_opens_the_ports_that_are_used_and_no_others() {
     assert_eq!(ports(&sqlite()), ("webhook admin".into(), vec![443, 5671, 5672]));
     assert_eq!(ports(&postgres()), ("webhook admin".into(), vec![443, 5671, 5672, 5432]));
     let mut quiet = sqlite();
-    quiet["config"] = json!({"source": {"webhook": {"enabled": true}}, "sink": {"stdout": {"enabled": true}}});
+    quiet["config"] =
+        json!({"source": {"webhook": {"enabled": true}}, "sink": {"stdout": {"enabled": true}}});
     quiet["networkPolicy"] = json!({"adminFrom": []});
     quiet["tracing"] = json!({"endpoint": "http://collector:4319"});
     assert_eq!(ports(&quiet), ("webhook".into(), vec![443, 4319]));
-}
-
-/// A copy of the chart, whose files can be changed.
-fn copy() -> (tempfile::TempDir, std::path::PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
-    assert!(Command::new("cp").arg("-r").arg(chart()).arg(directory.path()).status().unwrap().success());
-    let copy = directory.path().join("invite-relay");
-    for folder in ["rules", "dashboards"] {
-        let _ = fs::remove_dir_all(copy.join(folder));
-        fs::create_dir(copy.join(folder)).unwrap();
-    }
-    (directory, copy)
-}
-
-const MONITORED: &str = r#"{"monitoring": {
-    "rules": {"enabled": true, "disabled": ["Noisy"], "runbookUrl": "https://runbooks.example/relay"},
-    "dashboards": {"enabled": true}}}"#;
-
-fn render_copy(copy: &std::path::Path) -> Manifests {
-    let values = tempfile::tempdir().unwrap();
-    let (base, monitored) = (values.path().join("base.json"), values.path().join("monitored.json"));
-    fs::write(&base, sqlite().to_string()).unwrap();
-    fs::write(&monitored, MONITORED).unwrap();
-    Manifests::parse(&template(copy, &[&base, &monitored]).unwrap())
-}
-
-#[test]
-fn every_rule_file_and_every_dashboard_is_taken_however_many_there_are() {
-    let (_guard, copy) = copy();
-    let none = render_copy(&copy);
-    assert!(none.find("PrometheusRule").is_none());
-    assert_eq!(none.kind("ConfigMap").len(), 1);
-
-    let rule = |name: &str| {
-        format!(
-            "groups:\n  - name: {name}\n    rules:\n      - record: {name}:recorded\n        expr: up\n      - alert: Noisy\n        \
-             expr: up\n      - alert: {name}\n        expr: up == 0\n        annotations:\n          summary: \"{{{{ $value }}}} of \
-             {{{{ $labels.job }}}}\"\n          runbook_url: docs/runbook.md#{name}\n"
-        )
-    };
-    fs::write(copy.join("rules/first.yaml"), rule("First")).unwrap();
-    fs::write(copy.join("rules/second.yaml"), rule("Second")).unwrap();
-    fs::write(copy.join("dashboards/Big_Overview.json"), r#"{"legend": "{{job}}", "title": "A"}"#).unwrap();
-    fs::write(copy.join("dashboards/operations.json"), "{\"title\": \"B\"}\n").unwrap();
-    let some = render_copy(&copy);
-    let groups = some.get("PrometheusRule")["spec"]["groups"].as_array().unwrap();
-    assert_eq!(groups.len(), 2);
-    assert_eq!(
-        groups[0]["rules"],
-        json!([
-            {"record": "First:recorded", "expr": "up"},
-            {"alert": "First", "expr": "up == 0", "annotations": {
-                "summary": "{{ $value }} of {{ $labels.job }}",
-                "runbook_url": "https://runbooks.example/relay#First"}},
-        ])
-    );
-    let big = some.get("ConfigMap/relay-invite-relay-big-overview");
-    assert_eq!(big["metadata"]["labels"]["grafana_dashboard"], "1");
-    let dashboard: Value = serde_json::from_str(big["data"]["Big_Overview.json"].as_str().unwrap()).unwrap();
-    assert_eq!(dashboard, json!({"legend": "{{job}}", "title": "A"}));
-    some.get("ConfigMap/relay-invite-relay-operations");
-}
-
-#[test]
-fn the_charts_own_rules_and_dashboards_arrive_unchanged() {
-    let on = json!({"monitoring": {"rules": {"enabled": true}, "dashboards": {"enabled": true}}});
-    let manifests = Manifests::of(&[&sqlite(), &on]);
-    let files = |folder: &str| -> Vec<_> {
-        fs::read_dir(chart().join(folder)).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
-    };
-    let mut rules = 0;
-    for file in files("rules") {
-        let rule_file: Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
-        let groups = manifests.get("PrometheusRule")["spec"]["groups"].as_array().unwrap();
-        for group in rule_file["groups"].as_array().unwrap() {
-            assert!(groups.contains(group), "{}", group["name"]);
-            rules += group["rules"].as_array().unwrap().len();
-        }
-    }
-    let dashboards = files("dashboards");
-    for file in &dashboards {
-        let name = file.file_name().unwrap().to_str().unwrap();
-        let original: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
-        let carried = manifests.0.iter().find_map(|manifest| manifest["data"][name].as_str()).unwrap();
-        assert_eq!(serde_json::from_str::<Value>(carried).unwrap(), original, "{name}");
-    }
-    println!("{rules} rules, {} dashboards", dashboards.len());
-}
-
-#[test]
-fn the_notes_say_what_to_do_next() {
-    for (name, file) in scenarios() {
-        let chart = chart();
-        let output = helm(&[
-            "install", RELEASE, chart.to_str().unwrap(), "--dry-run=client", "--namespace", NAMESPACE, "--values",
-            file.to_str().unwrap(),
-        ]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        let notes = text.split("NOTES:").nth(1).unwrap();
-        for step in ["kubectl rollout status", "invite-relay doctor", "helm test", "invites list --state dead"] {
-            assert!(notes.contains(step), "{name}: {step}\n{notes}");
-        }
-        insta::assert_snapshot!(format!("notes_{name}"), notes.trim());
-    }
-}
-
-#[test]
-fn the_helm_test_asks_health_and_sees_an_unsigned_event_refused() {
-    let manifests = Manifests::of(&[&sqlite(), &nested("networkPolicy.enabled", &true.into())]);
-    let pod = manifests.get("Pod");
-    assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
-    let script = pod["spec"]["containers"][0]["args"][0].as_str().unwrap();
-    for part in ["/livez", "/readyz", "= 401"] {
-        assert!(script.contains(part), "{part}: {script}");
-    }
-    let policy = manifests.get("NetworkPolicy/relay-invite-relay-test");
-    assert_eq!(policy["metadata"]["annotations"]["helm.sh/hook"], "test");
-    let from = &policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"];
-    for (key, value) in from.as_object().unwrap() {
-        assert_eq!(&pod["metadata"]["labels"][key], value, "it lets the test's pod in");
-    }
-}
-
-#[test]
-fn the_readmes_table_and_the_schema_are_what_values_and_program_say() {
-    let directory = tempfile::tempdir().unwrap();
-    let schema = directory.path().join("schema.json");
-    let program = assert_cmd::Command::cargo_bin("invite-relay").unwrap().args(["config", "schema"]).output().unwrap();
-    fs::write(&schema, program.stdout).unwrap();
-    let output = python()
-        .current_dir(root())
-        .arg("scripts/chart_docs.py")
-        .arg(&schema)
-        .arg("--check")
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-#[test]
-fn chart_and_program_have_one_version() {
-    let chart: Value = serde_saphyr::from_str(&fs::read_to_string(chart().join("Chart.yaml")).unwrap()).unwrap();
-    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
-    let manifests = Manifests::of(&[&sqlite()]);
-    let image = manifests.pod()["spec"]["containers"][0]["image"].as_str().unwrap();
-    assert_eq!(image, concat!("invite-relay:", env!("CARGO_PKG_VERSION")));
-    let changelog = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
-    assert!(changelog.contains(concat!("\n## [", env!("CARGO_PKG_VERSION"), "]")), "the changelog has this version");
-}
-
-#[test]
-fn rules_and_dashboards_have_their_labels() {
-    let (_guard, copy) = copy();
-    fs::write(copy.join("rules/a.yaml"), "groups: [{name: a, rules: [{alert: A, expr: up}]}]\n").unwrap();
-    fs::write(copy.join("dashboards/a.json"), "{}").unwrap();
-    let values = tempfile::tempdir().unwrap();
-    let file = values.path().join("values.json");
-    let mut all = sqlite();
-    all["monitoring"] = json!({
-        "rules": {"enabled": true, "labels": {"release": "prometheus"}},
-        "dashboards": {"enabled": true, "labels": {"grafana_dashboard": "yes"}, "annotations": {"grafana_folder": "Relay"}},
-    });
-    fs::write(&file, all.to_string()).unwrap();
-    let manifests = Manifests::parse(&template(&copy, &[&file]).unwrap());
-    assert_eq!(manifests.get("PrometheusRule")["metadata"]["labels"]["release"], "prometheus");
-    let dashboard = manifests.get("ConfigMap/relay-invite-relay-a");
-    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "yes");
-    assert_eq!(dashboard["metadata"]["annotations"]["grafana_folder"], "Relay");
 }

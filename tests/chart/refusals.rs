@@ -31,7 +31,11 @@ fn a_termination_grace_that_is_not_longer_than_a_stop_may_take() {
         &json!({"terminationGracePeriodSeconds": 25}),
         "terminationGracePeriodSeconds is 25, but a stop may take 25 seconds",
     );
-    refused(&sqlite(), &json!({"config": {"shutdown": {"grace": "soon"}}}), "config.shutdown.grace is \"soon\"");
+    refused(
+        &sqlite(),
+        &json!({"config": {"shutdown": {"grace": "soon"}}}),
+        "config.shutdown.grace is \"soon\"",
+    );
     template_values(&[&sqlite(), &json!({"terminationGracePeriodSeconds": 26})]).unwrap();
 }
 
@@ -39,7 +43,11 @@ fn a_termination_grace_that_is_not_longer_than_a_stop_may_take() {
 fn a_relay_without_a_source_or_a_sink() {
     let nothing = json!({"config": {"source": {"rabbitmq": {"enabled": false}, "webhook": {"enabled": false}},
         "sink": {"rabbitmq": {"enabled": false}}}});
-    refused(&sqlite(), &nothing, "no source: set config.source.rabbitmq.enabled or config.source.webhook.enabled");
+    refused(
+        &sqlite(),
+        &nothing,
+        "no source: set config.source.rabbitmq.enabled or config.source.webhook.enabled",
+    );
     refused(&sqlite(), &nothing, "no sink: set config.sink.rabbitmq.enabled");
 }
 
@@ -78,11 +86,23 @@ fn a_secret_in_the_configuration() {
 
 #[test]
 fn what_the_chart_sets_itself() {
-    refused(&sqlite(), &json!({"config": {"admin": {"listen": "0.0.0.0:1"}}}), "config.admin.listen is set by the chart");
+    refused(
+        &sqlite(),
+        &json!({"config": {"admin": {"listen": "0.0.0.0:1"}}}),
+        "config.admin.listen is set by the chart",
+    );
     let listen = json!({"config": {"source": {"webhook": {"listen": "0.0.0.0:1"}}}});
     refused(&sqlite(), &listen, "config.source.webhook.listen is set by the chart");
-    refused(&sqlite(), &json!({"config": {"store": {"url": "sqlite://x"}}}), "config.store.url is set by the chart");
-    refused(&sqlite(), &json!({"config": {"store": {"url_file": "x"}}}), "config.store.url_file goes with store.engine postgres");
+    refused(
+        &sqlite(),
+        &json!({"config": {"store": {"url": "sqlite://x"}}}),
+        "config.store.url is set by the chart",
+    );
+    refused(
+        &sqlite(),
+        &json!({"config": {"store": {"url_file": "x"}}}),
+        "config.store.url_file goes with store.engine postgres",
+    );
 }
 
 #[test]
@@ -99,7 +119,11 @@ fn a_way_in_without_a_webhook_a_host_or_a_gateway() {
 fn monitoring_and_scaling_that_cannot_work() {
     let twice = json!({"monitoring": {"serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true}}});
     refused(&sqlite(), &twice, "would scrape twice");
-    refused(&postgres(), &json!({"autoscaling": {"enabled": true}}), "autoscaling.keda.serverAddress is empty");
+    refused(
+        &postgres(),
+        &json!({"autoscaling": {"enabled": true}}),
+        "autoscaling.keda.serverAddress is empty",
+    );
     let upside_down = json!({"autoscaling": {"minReplicas": 5}});
     refused(&postgres(), &upside_down, "autoscaling.minReplicas is above autoscaling.maxReplicas");
 }
@@ -115,7 +139,10 @@ fn a_value_that_does_not_exist_or_has_another_type() {
     for (values, said) in [
         (json!({"replicas": 2}), "additional properties 'replicas' not allowed"),
         (json!({"ingress": {"host": "a"}}), "additional properties 'host' not allowed"),
-        (json!({"config": {"source": {"rabbitmq": {"prefetsh": 1}}}}), "additional properties 'prefetsh' not allowed"),
+        (
+            json!({"config": {"source": {"rabbitmq": {"prefetsh": 1}}}}),
+            "additional properties 'prefetsh' not allowed",
+        ),
         (json!({"config": {"source": {"rabbitmq": {"prefetch": 0}}}}), "prefetch"),
         (json!({"config": {"invite": {"policy": "guess"}}}), "policy"),
         (json!({"replicaCount": "two"}), "replicaCount"),

@@ -27,8 +27,7 @@ fn rendered() -> Vec<(String, String)> {
 fn every_scenario_passes_a_strict_lint() {
     let chart = chart();
     for (name, file) in scenarios() {
-        let output =
-            helm(&["lint", "--strict", "--values", file.to_str().unwrap(), chart.to_str().unwrap()]);
+        let output = helm(&["lint", "--strict", "--values", file.to_str().unwrap(), chart.to_str().unwrap()]);
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stdout));
     }
 }
@@ -62,7 +61,9 @@ fn every_scenario_renders_as_it_did() {
     for (name, text) in rendered() {
         let without_files: Vec<&str> = text
             .split("\n---\n")
-            .filter(|part| !part.contains("templates/dashboards.yaml") && !part.contains("templates/prometheusrule.yaml"))
+            .filter(|part| {
+                !part.contains("templates/dashboards.yaml") && !part.contains("templates/prometheusrule.yaml")
+            })
             .collect();
         insta::assert_snapshot!(name, without_files.join("\n---\n"));
     }
@@ -101,9 +102,13 @@ fn the_program_accepts_the_configuration_of_every_scenario() {
         // The files that the pod would mount, with something of the right form in them.
         for file in mounted(&manifests) {
             let content = match file.as_str() {
-                "rabbitmq-url" | "announcements-url" => "amqp://relay:pw@rabbitmq.example:5672/%2f".to_owned(),
+                "rabbitmq-url" | "announcements-url" => {
+                    "amqp://relay:pw@rabbitmq.example:5672/%2f".to_owned()
+                }
                 "store-url" => "postgres://relay:pw@db.example:5432/relay".to_owned(),
-                "webhook-secrets" | "sink-secret" => "whsec_dGhpcyBpcyBubyBzZWNyZXQsIG9ubHkgYSB0ZXN0IQ==".to_owned(),
+                "webhook-secrets" | "sink-secret" => {
+                    "whsec_dGhpcyBpcyBubyBzZWNyZXQsIG9ubHkgYSB0ZXN0IQ==".to_owned()
+                }
                 "company-ca.pem" => fs::read_to_string(root().join("tests/chart/company-ca.pem")).unwrap(),
                 other => format!("content-of-{other}-long-enough-for-a-key"),
             };

@@ -194,9 +194,8 @@ impl Service {
         let listing = async { postgres::Peek::open(&source).await?.list(&all).await };
         // On a thread of its own: the wake-ups of this one belong to the test's future.
         let (runtime, listing) = (Handle::current(), std::pin::pin!(listing));
-        let listing = || {
-            std::thread::scope(|scope| scope.spawn(|| runtime.block_on(listing)).join().unwrap())
-        };
+        let listing =
+            || std::thread::scope(|scope| scope.spawn(|| runtime.block_on(listing)).join().unwrap());
         tokio::task::block_in_place(listing).unwrap_or_default()
     }
 

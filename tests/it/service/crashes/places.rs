@@ -20,7 +20,12 @@ const SIGNS: [&str; 9] = [
 
 /// File, sign, how often, and the points beside it or why there is none.
 const PLACES: &[(&str, &str, usize, &str)] = &[
-    ("broker/dead_letter.rs", "basic_publish(", 1, "none: a repetition makes a copy, which is harmless there"),
+    (
+        "broker/dead_letter.rs",
+        "basic_publish(",
+        1,
+        "none: a repetition makes a copy, which is harmless there",
+    ),
     ("broker/hand.rs", "basic_ack(", 1, "source.ack, source.acked"),
     ("broker/hand.rs", "basic_nack(", 1, "none: what is not acknowledged goes back anyway"),
     ("broker/window.rs", "basic_publish(", 1, "publish.send, publish.confirmed"),
@@ -40,7 +45,12 @@ const PLACES: &[(&str, &str, usize, &str)] = &[
     ("store/postgres/schema.rs", ".commit()", 1, "prepare.commit"),
     ("store/postgres/schema.rs", "client.execute(", 1, "prepare.commit"),
     ("store/postgres/upkeep.rs", ".commit()", 2, "gate.commit, tidy.commit"),
-    ("store/postgres/upkeep.rs", "client.execute(", 2, "give_back.commit; none at the end of the replica's presence"),
+    (
+        "store/postgres/upkeep.rs",
+        "client.execute(",
+        2,
+        "give_back.commit; none at the end of the replica's presence",
+    ),
     ("store/sqlite/file.rs", ".commit()", 1, "prepare.commit"),
     ("store/sqlite/file.rs", "connection.execute(", 1, "prepare.commit"),
     (

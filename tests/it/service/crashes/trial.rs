@@ -99,7 +99,8 @@ impl Trial {
             Store::Postgres => tokio::task::block_in_place(|| {
                 let server = Postgres::shared();
                 // What a killed process had in hand waits for its lease, which follows from these.
-                let settings = settings.with("dashdoc.timeout", "2s").with("sink.rabbitmq.confirm_timeout", "2s");
+                let settings =
+                    settings.with("dashdoc.timeout", "2s").with("sink.rabbitmq.confirm_timeout", "2s");
                 settings.with("store.url", server.url(&server.database()))
             }),
         }
