@@ -142,10 +142,10 @@ fn store() -> Vec<Case> {
 
 fn ways_in() -> Vec<Case> {
     const SERVICE: &str = "Service/relay-invite-relay";
+    const POLICY: &str = "NetworkPolicy/relay-invite-relay";
     let ingress = || json!({"ingress": {"enabled": true, "hosts": ["a.example"]}});
     let route = || json!({"httpRoute": {"enabled": true, "parentRefs": [{"name": "public"}]}});
     let policy = || nested("networkPolicy.enabled", &json!(true));
-    const POLICY: &str = "NetworkPolicy/relay-invite-relay";
     let peer = || json!([{"podSelector": {"matchLabels": {"a": "b"}}}]);
     vec![
         same("service.type", json!("LoadBalancer"), SERVICE, "/spec/type"),
@@ -187,13 +187,13 @@ fn ways_in() -> Vec<Case> {
 }
 
 fn scaling() -> Vec<Case> {
+    const HPA: &str = "HorizontalPodAutoscaler";
+    const KEDA: &str = "ScaledObject";
     let hpa = || json!({"store": {"engine": "postgres"}, "autoscaling": {"enabled": true, "kind": "hpa"}});
     let keda = || {
         json!({"store": {"engine": "postgres"},
         "autoscaling": {"enabled": true, "keda": {"serverAddress": "http://p:9090"}}})
     };
-    const HPA: &str = "HorizontalPodAutoscaler";
-    const KEDA: &str = "ScaledObject";
     let slow = || json!({"scaleDown": {"stabilizationWindowSeconds": 900}});
     vec![
         same("autoscaling.enabled", json!(true), HPA, "/spec/minReplicas").with(hpa()).as_(json!(2)),

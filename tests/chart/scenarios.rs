@@ -80,9 +80,10 @@ fn the_scenarios_show_every_template() {
     let mut files = BTreeSet::new();
     for folder in ["", "tests/"] {
         for entry in fs::read_dir(chart().join("templates").join(folder)).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
             // checks.yaml refuses, and renders nothing.
-            if name.ends_with(".yaml") && name != "checks.yaml" {
+            if path.extension().is_some_and(|extension| extension == "yaml") && name != "checks.yaml" {
                 files.insert(format!("{folder}{name}"));
             }
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use invite_relay::event::{
-    Envelope, PLAIN_SOURCE, Pointer, Refusal, RefusalReason, Rules, TraceContext, Transport, TruckerCreated,
-    parse,
+    Envelope, IncludedField, PLAIN_SOURCE, Pointer, Refusal, RefusalReason, Rules, TraceContext, Transport,
+    TruckerCreated, parse,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -27,8 +27,7 @@ const ATTRIBUTES: [&str; 12] = [
 
 /// The default rules, with an account and a second field to carry along.
 pub(crate) fn rules() -> Rules {
-    let mut rules = Rules::default();
-    rules.account = Some(Pointer::try_new("/data/account").unwrap());
+    let mut rules = Rules { account: Some(Pointer::try_new("/data/account").unwrap()), ..Rules::default() };
     rules.include.push("first_name".parse().unwrap());
     rules
 }
@@ -52,7 +51,7 @@ fn is_well_formed(rules: &Rules, event: &TruckerCreated) {
     for (text, max) in [(&event.event_id, 256), (&event.event_source, 512)] {
         assert!((1..=max).contains(&text.chars().count()) && !text.chars().any(char::is_control), "{text:?}");
     }
-    let included: BTreeSet<&str> = rules.include.iter().map(|field| field.as_str()).collect();
+    let included: BTreeSet<&str> = rules.include.iter().map(IncludedField::as_str).collect();
     assert!(event.trucker.keys().all(|name| included.contains(name.as_str())), "more than was asked for");
     assert!(Value::from(event.trucker.clone()).to_string().len() <= 17 * 1024, "{}", event.trucker.len());
     let TraceContext { traceparent, tracestate } = &event.trace;
