@@ -555,6 +555,7 @@ fn the_effective_configuration_shows_origins_and_no_secret() {
     [telemetry]
     log_format = "json"
     log = "info"
+    doctor_every = "15m"
 
     [shutdown]
     grace = "90s"  # flag --set

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use invite_relay::config::{self, Sources};
 use invite_relay::lifecycle::Lifecycle;
 use invite_relay::signature::{self, Secret};
+use invite_relay::telemetry::metrics::SpanCounters;
 use invite_relay::{app, dashdoc::simulator, time};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -52,7 +53,7 @@ impl Relay {
         let env = env.iter().map(|(key, value)| (format!("INVITE_RELAY__{key}"), (*value).to_owned()));
         let loaded = config::load(Sources { file: None, env, sets: Vec::new() });
         let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
-        let running = app::start(&loaded.config, &Lifecycle::new()).await.unwrap();
+        let running = app::start(&loaded, &SpanCounters::default(), &Lifecycle::new()).await.unwrap();
         let url = format!("http://{}", running.webhook.unwrap());
         Self { url, api, running: Some(running), life, dir }
     }

@@ -72,7 +72,9 @@ fn backoff(config: &Config) -> anyhow::Result<Backoff> {
     Backoff::try_new(retry.base_delay, retry.factor, retry.max_delay).context("[retry]")
 }
 
+/// Counts what happens on a connection that is wanted from here on.
 fn observer(metrics: &Arc<Metrics>, purpose: Purpose) -> Observer {
+    metrics.broker_wanted.of(purpose).set(1);
     let (metrics, connection) = (Arc::clone(metrics), metrics.broker_connection(purpose));
     Observer::new(move |event| metrics.broker_happened(&connection, event))
 }
@@ -305,7 +307,7 @@ pub(super) fn webhook_router(
         };
         endpoints.push(endpoint(&own.path, verifiers, Some(account.name))?);
     }
-    Ok(WebhookSource::router(endpoints))
+    Ok(WebhookSource::router(endpoints, metrics))
 }
 
 /// How incoming events are read, on a way in for everybody or on one of this account.

@@ -5,6 +5,7 @@
 //! connections close; the admin port goes last, so that a drain can be watched.
 
 mod build;
+mod checkup;
 mod readiness;
 mod store;
 
@@ -18,14 +19,14 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use crate::config::{Config, POLL_INTERVAL, SecretFiles};
+use crate::config::{Config, Loaded, POLL_INTERVAL, SecretFiles};
 use crate::http::admin::{self, BearerToken};
 use crate::http::api;
 use crate::http::health::Health;
 use crate::http::serve;
 use crate::lifecycle::{Failed, Lifecycle};
 use crate::relay::Relay;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, SpanCounters};
 
 /// A running service.
 pub struct Running {
@@ -51,9 +52,11 @@ pub(crate) async fn open_store(config: &Config, life: &Lifecycle) -> anyhow::Res
 
 /// Starts everything as part of `life`. An error names the part that could not start; what was started before it is
 /// stopped.
-pub async fn start(config: &Config, life: &Lifecycle) -> anyhow::Result<Running> {
-    let afterwards = Lifecycle::new();
-    match start_parts(config, life, &afterwards).await {
+///
+/// `spans` is what the exporter of traces counts.
+pub async fn start(loaded: &Loaded, spans: &SpanCounters, life: &Lifecycle) -> anyhow::Result<Running> {
+    let (config, afterwards) = (&loaded.config, Lifecycle::new());
+    match start_parts(loaded, spans, life, &afterwards).await {
         Ok(running) => Ok(running),
         Err(error) => {
             life.begin_drain();
@@ -64,10 +67,16 @@ pub async fn start(config: &Config, life: &Lifecycle) -> anyhow::Result<Running>
     }
 }
 
-async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) -> anyhow::Result<Running> {
+async fn start_parts(
+    loaded: &Loaded,
+    spans: &SpanCounters,
+    life: &Lifecycle,
+    afterwards: &Lifecycle,
+) -> anyhow::Result<Running> {
+    let config = &loaded.config;
     let accounts = config.accounts();
     let names: Vec<_> = accounts.keys().cloned().collect();
-    let metrics = Arc::new(Metrics::new(&names));
+    let metrics = Arc::new(Metrics::with_spans(&names, spans));
     let health = Health::new(life.clone());
     let secrets = SecretFiles::new();
 
@@ -121,6 +130,7 @@ async fn start_parts(config: &Config, life: &Lifecycle, afterwards: &Lifecycle) 
         }
     });
     secrets.spawn(life, POLL_INTERVAL);
+    checkup::start(loaded, &metrics, life);
     info!(
         version = env!("CARGO_PKG_VERSION"), admin = %address, webhook = webhook.map(tracing::field::display),
         accounts = names.len(), "started"

@@ -109,6 +109,9 @@ where
                             let reason = "messages are ready and the broker delivers none of them";
                             break End::Fault(BrokerEvent::DeliveriesStopped, reason.into());
                         }
+                        if !silent {
+                            self.observer.tell(BrokerEvent::ConsumerSeen);
+                        }
                         check = self.check(&connection);
                     }
                     Err(error) => break End::Fault(BrokerEvent::ConsumerLost, error.to_string()),

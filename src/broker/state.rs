@@ -40,6 +40,8 @@ pub enum BrokerEvent {
     ConsumerCancelled,
     /// The periodic check found no queue, or no consumer on it, behind a connection that looked healthy.
     ConsumerLost,
+    /// The periodic check found our queue with a consumer on it.
+    ConsumerSeen,
     /// Messages were ready and there was room for them, but the broker delivered none.
     DeliveriesStopped,
     /// Deliveries were with the handler for too long without any word about them.
@@ -70,12 +72,13 @@ pub enum BrokerEvent {
 
 impl BrokerEvent {
     /// Every event, for metrics that exist from the start.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Connected,
         Self::Disconnected,
         Self::AttemptFailed,
         Self::ConsumerCancelled,
         Self::ConsumerLost,
+        Self::ConsumerSeen,
         Self::DeliveriesStopped,
         Self::HandStuck,
         Self::ChannelDied,
@@ -99,6 +102,7 @@ impl BrokerEvent {
             Self::AttemptFailed => "attempt_failed",
             Self::ConsumerCancelled => "consumer_cancelled",
             Self::ConsumerLost => "consumer_lost",
+            Self::ConsumerSeen => "consumer_seen",
             Self::DeliveriesStopped => "deliveries_stopped",
             Self::HandStuck => "hand_stuck",
             Self::ChannelDied => "channel_died",

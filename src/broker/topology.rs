@@ -93,15 +93,19 @@ impl Topology {
         let mut scratch = Scratch::new(connection, self.mode);
         scratch.exchange(&self.exchange).await?;
         scratch.queue(&self.dead_queue(), self.queue_type.arguments()).await?;
-        // What the broker itself drops (delivery limit, consumer timeout policies) ends in the same place.
-        let mut arguments = self.queue_type.arguments();
-        arguments.insert("x-dead-letter-exchange".into(), ShortLong("").into());
-        arguments.insert("x-dead-letter-routing-key".into(), ShortLong(&self.dead_queue()).into());
-        scratch.queue(&self.queue, arguments).await?;
+        scratch.queue(&self.queue, self.source_arguments()).await?;
         if self.mode == Mode::Declare && !self.exchange.is_empty() && scratch.missing.is_empty() {
             scratch.bind(&self.queue, &self.exchange, &self.routing_key).await?;
         }
         scratch.finish(observer)
+    }
+
+    /// What the broker itself drops (delivery limit, consumer timeout policies) ends where our poison does.
+    pub(super) fn source_arguments(&self) -> FieldTable {
+        let mut arguments = self.queue_type.arguments();
+        arguments.insert("x-dead-letter-exchange".into(), ShortLong("").into());
+        arguments.insert("x-dead-letter-routing-key".into(), ShortLong(&self.dead_queue()).into());
+        arguments
     }
 
     /// Declares the dead-letter queue alone, in [`Mode::Declare`].

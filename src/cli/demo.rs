@@ -29,8 +29,9 @@ use super::send::event::{self, Event, Form};
 use super::send::secret_url;
 use super::simulate::profile_names;
 use crate::app::{self, Running};
-use crate::config::{Config, SecretUrl};
+use crate::config::{Config, Loaded, SecretUrl};
 use crate::lifecycle::Lifecycle;
+use crate::telemetry::metrics::SpanCounters;
 use news::News;
 use screen::Screen;
 use summary::Summary;
@@ -114,16 +115,17 @@ async fn play(
     news: news::Sender,
     latest: mpsc::UnboundedReceiver<News>,
 ) -> Result<(), Failure> {
-    let config = around.settings.load()?.config;
-    let telemetry = super::serve::start_telemetry(&config)?;
-    let played = relay(args, &config, around, news, latest).await;
+    let loaded = around.settings.load()?;
+    let telemetry = super::serve::start_telemetry(&loaded.config)?;
+    let played = relay(args, &loaded, telemetry.counters(), around, news, latest).await;
     telemetry.shutdown(FLUSH_LIMIT).await;
     played
 }
 
 async fn relay(
     args: &Args,
-    config: &Config,
+    loaded: &Loaded,
+    spans: &SpanCounters,
     around: &Surroundings,
     news: news::Sender,
     latest: mpsc::UnboundedReceiver<News>,
@@ -131,9 +133,9 @@ async fn relay(
     // Before anything is started: a signal during the start drains as well.
     let life = Lifecycle::new();
     life.watch_signals().context("can't watch signals")?;
-    let running = app::start(config, &life).await?;
+    let running = app::start(loaded, spans, &life).await?;
     let (life, metrics) = (running.life.clone(), running.metrics.clone());
-    let watched = watch(args, config, around, &running, news, latest).await;
+    let watched = watch(args, &loaded.config, around, &running, news, latest).await;
     // Whatever came of it: the relay ends as it does in production.
     life.begin_drain();
     let finished = running.finish().await;

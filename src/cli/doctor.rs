@@ -15,7 +15,7 @@ Examples:
   invite-relay doctor --config relay.toml --output json | jq '.checks[] | select(.mend)'
   invite-relay doctor --config relay.toml && invite-relay serve --config relay.toml
 
-It looks and changes nothing: no queue is declared, no event published, no code generated. Each
+It looks and changes nothing: no queue is made, no event published, no code generated. Each
 account gets one request, which lists truckers. The service may be running. No secret is shown.
 
 Exit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 wrong configuration.")]

@@ -7,8 +7,9 @@ use tracing::warn;
 
 use super::{ConfigArgs, Failure};
 use crate::app;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::lifecycle::Lifecycle;
+use crate::telemetry::metrics::SpanCounters;
 use crate::telemetry::setup::{self, Settings, Telemetry};
 
 /// How long queued spans may take to leave at the end.
@@ -33,7 +34,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         warn!(key = warning.key, "{}", warning.message);
     }
-    let served = serve(&loaded.config).await;
+    let served = serve(&loaded, telemetry.counters()).await;
     telemetry.shutdown(FLUSH_LIMIT).await;
     Ok(served?)
 }
@@ -48,10 +49,10 @@ pub(super) fn start_telemetry(config: &Config) -> anyhow::Result<Telemetry> {
     setup::init(&settings).context("telemetry")
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
+async fn serve(loaded: &Loaded, spans: &SpanCounters) -> anyhow::Result<()> {
     // Before anything is started: a signal during the start drains as well.
     let life = Lifecycle::new();
     life.watch_signals().context("can't watch signals")?;
-    let running = app::start(config, &life).await?;
+    let running = app::start(loaded, spans, &life).await?;
     Ok(running.finish().await?)
 }

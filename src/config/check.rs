@@ -25,6 +25,9 @@ use report::{Found, Report};
 /// second code.
 const RETENTION_MIN: Duration = Duration::from_secs(4 * 24 * 3600);
 
+/// Each look of the doctor costs a request for each account.
+const DOCTOR_EVERY_MIN: Duration = Duration::from_secs(1);
+
 /// Adds what is wrong with `config` to the problems of `layers`; gives the warnings.
 pub(super) fn check(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem> {
     let mut report = Report::new(layers);
@@ -165,6 +168,11 @@ fn service(config: &Config, report: &mut Report<'_, '_>) {
     if !syntax::are_log_directives(&config.telemetry.log) {
         let mend = "write a level (error, warn, info, debug, trace) or directives such as info,invite_relay::relay=debug";
         report.wrong("telemetry.log", "no log directives", mend);
+    }
+    let every = config.telemetry.doctor_every;
+    if !every.is_zero() && every < DOCTOR_EVERY_MIN {
+        let mend = "make it 1s or more, or 0s for never: each look asks the API, the broker and the store";
+        report.wrong("telemetry.doctor_every", "too often", mend);
     }
     report.positive("shutdown.grace", config.shutdown.grace);
     let mut timeouts: BTreeMap<_, _> = [("dashdoc.timeout".to_owned(), config.dashdoc.timeout)].into();

@@ -207,7 +207,7 @@ impl<'s> Layers<'s> {
         let Some(leaf) = self.leaves.get(key) else { return (None, None) };
         let open = self.shape.key_at(&leaf.path).is_some_and(|key| key.secrecy == Secrecy::Open);
         // A token written into token_file by mistake is still a token.
-        let misplaced = key.ends_with("_file") && !leaf.value.as_str().is_some_and(|path| path.contains('/'));
+        let misplaced = key.ends_with("_file") && !leaf.value.as_str().is_some_and(is_path);
         ((open && !misplaced).then(|| shown(&leaf.value)), Some(leaf.origin.clone()))
     }
 
@@ -300,6 +300,12 @@ fn file_form(path: &[String]) -> Vec<String> {
         last.push_str("_file");
     }
     path
+}
+
+/// Whether a text is the path of a file rather than a secret that was written in its place: base64 has slashes too.
+fn is_path(text: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ' ');
+    text.contains('/') && text.chars().all(plain) && !text.contains("whsec_")
 }
 
 /// A value for people: short, and without the password of a URL that should not have one.

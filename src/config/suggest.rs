@@ -22,14 +22,15 @@ pub(super) fn suggest(whole: &Shape, place: &Shape, section: &str, name: &str) -
     let allowed = MISTAKES_MAX.min(name.chars().count() / 3);
     let near = known.iter().map(|(key, shape)| (distance(name, key), key, shape));
     if let Some((_, key, shape)) = near.filter(|(far, ..)| *far <= allowed).min_by_key(|(far, ..)| *far) {
-        let open = matches!(shape, Shape::Key(Key { secrecy: Secrecy::Open, .. }));
+        // In the file form of a secret the secret itself may stand, by another mistake.
+        let open = matches!(shape, Shape::Key(Key { secrecy: Secrecy::Open, .. })) && !key.ends_with("_file");
         return Suggestion { mend: format!("did you mean `{key}`?"), value_may_show: open };
     }
     let mut elsewhere = Vec::new();
     let mut all_open = true;
     whole.each_key(&mut |path, key| {
         if path.rsplit('.').next() == Some(name) {
-            all_open &= key.secrecy == Secrecy::Open;
+            all_open &= key.secrecy == Secrecy::Open && !name.ends_with("_file");
             elsewhere.push(format!("`{path}`"));
         }
     });

@@ -242,6 +242,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_needed_of_an_answer_may_be_out_of_order() {
+        // Found by fuzzing: a number beyond every type and bytes that are no UTF-8, in members that nobody reads.
+        let expected = Verdict::Code(InviteCode::new("K7Q2ZD").unwrap());
+        let with = |body: &[u8]| {
+            classify(Operation::Generate, pk(), Response { status: 200, retry_after: None, body: Ok(body) })
+        };
+        assert_eq!(with(br#"{"p.k":2E3498,"invite_code":"K7Q2ZD","1ser":null}"#), expected);
+        assert_eq!(with(b"{\"invite_code\":\"K7Q2ZD\",\"user\":{\"first_name\":\"Ad\xe8le\"}}"), expected);
+        // In what is read they are not overlooked.
+        assert_eq!(with(br#"{"pk":2E3498,"invite_code":"K7Q2ZD"}"#), doubtful("unreadable_body"));
+        assert_eq!(with(b"{\"invite_code\":\"K7\xe8ZD\"}"), doubtful("unreadable_body"));
+    }
+
+    #[test]
     fn a_read_of_a_trucker_without_a_code_says_so() {
         assert_eq!(answer(Operation::Read, 200, None, r#"{"pk":23498,"invite_code":null}"#), Verdict::NoCode);
         assert_eq!(answer(Operation::Read, 200, None, "nonsense"), doubtful("unreadable_body"));

@@ -2,47 +2,70 @@
 
 use super::finding::{Finding, Findings};
 use super::keys::Keys;
+use super::queue;
 use crate::app::source_topology;
-use crate::broker::{Connection, Endpoint, Error, Mode, Observer, QueueLook, SinkTopology, connect, greet};
+use crate::broker::{
+    Connection, Endpoint, Error, Mode, Observer, QueueLook, Server, SinkTopology, connect, greet,
+};
 use crate::config::{self, Config, SecretSource};
 
 /// The checks that need a connection.
-const BEHIND_LOGIN: [&str; 2] = ["topology", "dead_letters"];
+const BEHIND_LOGIN: [&str; 6] =
+    ["topology", "arguments", "dead_letter_target", "limits", "dead_letters", "alarms"];
+/// Those that need the queue, too.
+const OF_THE_QUEUE: [&str; 3] = ["arguments", "dead_letter_target", "limits"];
 
-/// The queue for everybody, and those of single accounts.
+/// The queue for everybody, then those of single accounts, over one connection.
 pub(super) async fn sources(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
+    let mut findings = Findings::about("source.rabbitmq");
     let section = &config.source.rabbitmq;
     if !section.enabled {
         return Vec::new();
     }
-    let mut found = source("source.rabbitmq".to_owned(), section, keys).await;
-    for account in config.accounts().into_values() {
-        let Some(own) = &account.queue else { continue };
-        let part = format!("source.rabbitmq.{}", account.name);
-        found.extend(source(part, &section.for_queue(own), keys).await);
-    }
-    found
-}
-
-async fn source(part: String, section: &config::RabbitMqSource, keys: Keys<'_>) -> Vec<Finding> {
-    let mut findings = Findings::about(part);
     let url = keys.secret("source.rabbitmq.url");
-    let Some(connection) = enter(section.url_source(), &url, "doctor", &mut findings).await else {
+    let Some((mut connection, server)) = enter(section.url_source(), &url, "doctor", &mut findings).await
+    else {
         for check in BEHIND_LOGIN {
             findings.skipped(check, "there is no connection");
         }
         return findings.found;
     };
+    source(&connection, section, &server, keys, &mut findings).await;
+    queue::alarms(&mut connection, &mut findings).await;
+    let mut found = findings.found;
+    for account in config.accounts().into_values() {
+        let Some(own) = &account.queue else { continue };
+        let mut findings = Findings::about(format!("source.rabbitmq.{}", account.name));
+        source(&connection, &section.for_queue(own), &server, keys, &mut findings).await;
+        found.extend(findings.found);
+    }
+    connection.close().await;
+    found
+}
+
+/// One queue, its dead letters and all.
+async fn source(
+    connection: &Connection,
+    section: &config::RabbitMqSource,
+    server: &Server,
+    keys: Keys<'_>,
+    findings: &mut Findings,
+) {
     let topology = source_topology(section, Mode::Verify);
-    let applied = topology.apply(&connection, &Observer::default()).await.map(drop);
+    let applied = topology.apply(connection, &Observer::default()).await.map(drop);
     let seen = match &applied {
-        Ok(()) => queue(&connection, &topology.queue).await,
+        Ok(()) => seen_in(connection, &topology.queue).await,
         Err(_) => String::new(),
     };
-    topology_found(applied, section.topology, &seen, keys, &mut findings);
-    dead_letters(&connection, &topology.dead_queue(), &mut findings).await;
-    connection.close().await;
-    findings.found
+    topology_found(applied, section.topology, &seen, keys, findings);
+    if connection.look_at_queue(&topology.queue).await.is_ok() {
+        queue::check(connection, &topology, server, findings).await;
+    } else {
+        for check in OF_THE_QUEUE {
+            findings.skipped(check, format!("\"{}\" is not there", topology.queue));
+        }
+    }
+    dead_letters(connection, &topology.dead_queue(), findings).await;
 }
 
 pub(super) async fn sink(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
@@ -53,9 +76,11 @@ pub(super) async fn sink(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
     }
     let own = section.url_source().is_some();
     let url = keys.secret(if own { "sink.rabbitmq.url" } else { "source.rabbitmq.url" });
-    let Some(connection) = enter(config.sink_rabbitmq_url(), &url, "doctor", &mut findings).await else {
-        findings.skipped("topology", "there is no connection");
-        findings.skipped("route", "there is no connection");
+    let Some((mut connection, _)) = enter(config.sink_rabbitmq_url(), &url, "doctor", &mut findings).await
+    else {
+        for check in ["topology", "route", "alarms"] {
+            findings.skipped(check, "there is no connection");
+        }
         return findings.found;
     };
     let topology = SinkTopology { exchange: section.exchange.clone(), mode: Mode::Verify };
@@ -66,6 +91,7 @@ pub(super) async fn sink(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
     };
     topology_found(applied, config.source.rabbitmq.topology, &seen, keys, &mut findings);
     route(&connection, section, &mut findings).await;
+    queue::alarms(&mut connection, &mut findings).await;
     connection.close().await;
     findings.found
 }
@@ -76,7 +102,7 @@ async fn enter(
     url: &str,
     purpose: &str,
     findings: &mut Findings,
-) -> Option<Connection> {
+) -> Option<(Connection, Server)> {
     let read = source.map(|source| source.read());
     let endpoint = match read {
         Some(Ok(text)) => Endpoint::parse(&text.reveal().into()).map_err(|error| error.to_string()),
@@ -91,25 +117,29 @@ async fn enter(
             return None;
         }
     };
-    match greet(&endpoint).await {
+    let server = match greet(&endpoint).await {
         Ok(server) if server.product == "RabbitMQ" => {
             findings.ok("server", format!("{endpoint} is RabbitMQ {}", server.version));
+            server
         }
-        Ok(server) => findings.warning(
-            "server",
-            format!("{endpoint} is {} {}, not RabbitMQ", server.product, server.version),
-            "try every outage you care about: the service is tested with RabbitMQ",
-        ),
+        Ok(server) => {
+            findings.warning(
+                "server",
+                format!("{endpoint} is {} {}, not RabbitMQ", server.product, server.version),
+                "try every outage you care about: the service is tested with RabbitMQ",
+            );
+            server
+        }
         Err(error) => {
             findings.failed("server", format!("{endpoint}: {error}"), mend_of_server(&error, url));
             findings.skipped("login", "the broker can't be reached");
             return None;
         }
-    }
+    };
     match connect(&endpoint, purpose).await {
         Ok(connection) => {
             findings.ok("login", "user, password and virtual host are accepted");
-            Some(connection)
+            Some((connection, server))
         }
         Err(error) => {
             findings.failed("login", error.to_string(), mend_of_login(&error, url));
@@ -182,7 +212,7 @@ fn topology_found(
 }
 
 /// The binding is not part of it: AMQP shows none.
-async fn queue(connection: &Connection, name: &str) -> String {
+async fn seen_in(connection: &Connection, name: &str) -> String {
     match connection.look_at_queue(name).await {
         Ok(QueueLook { n_ready, n_consumers }) => {
             format!(

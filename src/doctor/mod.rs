@@ -1,6 +1,6 @@
 //! Whether everything the service needs is there and works: each check with a verdict, its evidence and the mend.
 //!
-//! [`examine`] looks and changes nothing: no queue is declared, no event published, no code generated; the one
+//! [`examine`] looks and changes nothing: no queue is made, no event published, no code generated; the one
 //! request to each account lists truckers and throws the answer away. A finding never holds a secret or a word of
 //! a body, so that the whole report can be pasted into a ticket.
 //!
@@ -15,6 +15,7 @@ mod keys;
 mod net;
 mod ports;
 mod postgres;
+mod queue;
 mod store;
 mod telemetry;
 mod webhook;

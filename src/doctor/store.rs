@@ -119,6 +119,10 @@ fn space(directory: &Path, url: &str, findings: &mut Findings) {
         Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
         Err(error) => return findings.skipped("space", format!("the file system doesn't tell: {error}")),
     };
+    judge_space(free, directory, url, findings);
+}
+
+fn judge_space(free: u64, directory: &Path, url: &str, findings: &mut Findings) {
     let evidence = format!("{} free", size(free));
     let mend = format!("make room on the disk of {}, or change {url}", directory.display());
     if free < FREE_MIN {
@@ -138,6 +142,10 @@ fn file_system(directory: &Path, url: &str, findings: &mut Findings) {
     let Some((mount_point, kind)) = mount_of(&mounts, &directory) else {
         return findings.skipped("file_system", "this system doesn't tell what is mounted where");
     };
+    judge_mount(kind, &mount_point, &directory, url, findings);
+}
+
+fn judge_mount(kind: &str, mount_point: &Path, directory: &Path, url: &str, findings: &mut Findings) {
     let evidence = format!("{kind}, mounted at {}", mount_point.display());
     let disk = format!("put the store on a local disk or a block volume: change {url}");
     if NETWORK.contains(&kind) {
@@ -230,6 +238,40 @@ mod tests {
             [("/", "ext4"), ("/database", "ext4"), ("/data/a", "nfs4"), ("/data/my disk/b", "xfs")]
         {
             assert_eq!(mount_of(mounts, path.as_ref()).unwrap().1, kind, "{path}");
+        }
+    }
+
+    fn verdict(judge: impl FnOnce(&mut Findings)) -> &'static str {
+        let mut findings = Findings::about("store");
+        judge(&mut findings);
+        findings.found[0].verdict.as_str()
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_is_told_before_it_is_full() {
+        for (free, expected) in
+            [(0, "failed"), (FREE_MIN - 1, "failed"), (FREE_MIN, "warning"), (FREE_COMFORT, "ok")]
+        {
+            assert_eq!(
+                verdict(|it| judge_space(free, Path::new("/data"), "store.url", it)),
+                expected,
+                "{free}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_disk_of_this_machine_is_warned_of() {
+        for (kind, expected) in [
+            ("ext4", "ok"),
+            ("xfs", "ok"),
+            ("nfs4", "warning"),
+            ("cifs", "warning"),
+            ("tmpfs", "warning"),
+            ("overlay", "warning"),
+        ] {
+            let path = Path::new("/data");
+            assert_eq!(verdict(|it| judge_mount(kind, path, path, "store.url", it)), expected, "{kind}");
         }
     }
 

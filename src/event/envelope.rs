@@ -20,6 +20,20 @@ const HTTP_PREFIXES: [&str; 1] = ["ce-"];
 /// Attributes that every CloudEvent has.
 pub(super) const REQUIRED_ATTRIBUTES: [&str; 4] = ["specversion", "id", "source", "type"];
 
+/// Attributes that a refusal may name. An extension's name is the sender's own word, which may be anything.
+const ATTRIBUTES: [&str; 10] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "dataschema",
+    "traceparent",
+    "tracestate",
+];
+
 /// Longest attribute name that is read; the specification asks senders to stay below 21.
 const ATTRIBUTE_NAME_MAX: usize = 64;
 
@@ -217,7 +231,7 @@ fn decode_header(name: &str, value: &str) -> Result<String, Refusal> {
     percent_decode_str(&unquoted).decode_utf8().map(std::borrow::Cow::into_owned).map_err(|_| {
         Refusal::new(
             RefusalReason::InvalidCloudEvent,
-            format!("ce-{name}"),
+            if ATTRIBUTES.contains(&name) { format!("ce-{name}") } else { "ce-*".to_owned() },
             "is not UTF-8 after percent-decoding",
             "percent-encode the UTF-8 bytes of the value",
         )
@@ -258,6 +272,11 @@ mod tests {
         let refusal = decode_header("source", "%C0%A0").unwrap_err();
         assert_eq!(refusal.field, "ce-source");
         assert_eq!(refusal.reason_code(), "invalid_cloudevent");
+        assert_eq!(
+            decode_header("adele0601020304", "%C0%A0").unwrap_err().field,
+            "ce-*",
+            "the sender's word"
+        );
     }
 
     #[test]

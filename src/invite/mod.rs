@@ -15,7 +15,7 @@ mod rules;
 mod state;
 mod step;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use circuit::Circuit;
 pub use code::{Fingerprint, FingerprintKey, InviteCode, Origin};

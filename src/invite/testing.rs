@@ -9,14 +9,14 @@ use super::{
 use crate::time::Timestamp;
 
 /// The moment of every step, unless a test says otherwise.
-pub(super) const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
-pub(super) const SECOND: Duration = Duration::from_secs(1);
-pub(super) const LEASE: Duration = Duration::from_secs(60);
-pub(super) const RABBITMQ: Sinks = Sinks::NONE.with(Sink::Rabbitmq);
-pub(super) const WEBHOOK: Sinks = Sinks::NONE.with(Sink::Webhook);
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const RABBITMQ: Sinks = Sinks::NONE.with(Sink::Rabbitmq);
+pub(crate) const WEBHOOK: Sinks = Sinks::NONE.with(Sink::Webhook);
 
 /// Backoff 1, 2, 4 … 300 s; 3 tries; an hour of age; two minutes for a 404; two sinks.
-pub(super) fn rules() -> Rules {
+pub(crate) fn rules() -> Rules {
     Rules {
         policy: Policy::Generate,
         lease: LEASE,
@@ -30,20 +30,20 @@ pub(super) fn rules() -> Rules {
 }
 
 /// `now` at [`NOW`], with dice that make every backoff half its ceiling.
-pub(super) fn moment() -> Moment {
+pub(crate) fn moment() -> Moment {
     Moment { now: NOW, dice: 0.5 }
 }
 
-pub(super) fn later(seconds: u64) -> Timestamp {
+pub(crate) fn later(seconds: u64) -> Timestamp {
     NOW.after(SECOND * u32::try_from(seconds).unwrap())
 }
 
-pub(super) fn earlier(seconds: i64) -> Timestamp {
+pub(crate) fn earlier(seconds: i64) -> Timestamp {
     Timestamp::from_millis(NOW.as_millis() - seconds * 1000)
 }
 
 /// An invite in `state`, accepted just now, with one attempt if it has called.
-pub(super) fn invite(state: State) -> Invite {
+pub(crate) fn invite(state: State) -> Invite {
     let key = "default/23498".parse().unwrap();
     let cause = Cause { event_id: "e1".to_owned(), ..Cause::default() };
     let attempts = u32::from(!matches!(state, State::Received { .. }));
@@ -51,24 +51,24 @@ pub(super) fn invite(state: State) -> Invite {
 }
 
 /// The `n`th code.
-pub(super) fn code(n: u8) -> IssuedCode {
+pub(crate) fn code(n: u8) -> IssuedCode {
     IssuedCode { code: InviteCode::new(&format!("CODE{n:02}")).unwrap(), fingerprint: Fingerprint([n; 16]) }
 }
 
-pub(super) fn failure(class: FailureClass) -> Failure {
+pub(crate) fn failure(class: FailureClass) -> Failure {
     Failure::new(class, class.as_str())
 }
 
-pub(super) fn failed(class: FailureClass) -> Answer {
+pub(crate) fn failed(class: FailureClass) -> Answer {
     failed_in(class, false)
 }
 
 /// While the circuit is open, or not.
-pub(super) fn failed_in(class: FailureClass, outage: bool) -> Answer {
+pub(crate) fn failed_in(class: FailureClass, outage: bool) -> Answer {
     Answer::Failed { failure: failure(class), retry_after: None, outage }
 }
 
-pub(super) fn failed_with(class: FailureClass, retry_after: u64) -> Answer {
+pub(crate) fn failed_with(class: FailureClass, retry_after: u64) -> Answer {
     Answer::Failed {
         failure: failure(class),
         retry_after: Some(Duration::from_secs(retry_after)),
@@ -76,27 +76,27 @@ pub(super) fn failed_with(class: FailureClass, retry_after: u64) -> Answer {
     }
 }
 
-pub(super) fn announce(pending: Sinks) -> Announce {
+pub(crate) fn announce(pending: Sinks) -> Announce {
     Announce { pending, due: NOW, refusals: 0 }
 }
 
-pub(super) fn received() -> State {
+pub(crate) fn received() -> State {
     State::Received { due: NOW }
 }
 
-pub(super) fn calling() -> State {
+pub(crate) fn calling() -> State {
     State::Calling { lease_until: NOW }
 }
 
-pub(super) fn unknown(reads: u32) -> State {
+pub(crate) fn unknown(reads: u32) -> State {
     State::Unknown { due: NOW, reads }
 }
 
-pub(super) fn ready(n: u8, pending: Sinks) -> State {
+pub(crate) fn ready(n: u8, pending: Sinks) -> State {
     State::Ready { issued: code(n), origin: Origin::Generated, since: NOW, announce: announce(pending) }
 }
 
-pub(super) fn published(n: u8, verify: Option<Verify>) -> State {
+pub(crate) fn published(n: u8, verify: Option<Verify>) -> State {
     State::Published {
         code: Some(code(n).code),
         fingerprint: code(n).fingerprint,
@@ -107,12 +107,12 @@ pub(super) fn published(n: u8, verify: Option<Verify>) -> State {
     }
 }
 
-pub(super) fn dead(announce: Option<Announce>) -> State {
+pub(crate) fn dead(announce: Option<Announce>) -> State {
     State::Dead { since: NOW, announce }
 }
 
 /// One state of every kind, with and without what it still owes.
-pub(super) fn every_state() -> Vec<State> {
+pub(crate) fn every_state() -> Vec<State> {
     let all = rules().sinks;
     vec![
         received(),

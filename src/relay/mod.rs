@@ -57,6 +57,7 @@ pub struct Relay {
     /// What was said last about each sink's trouble, so that it is said once.
     trouble: Trouble,
     announcing: Arc<Semaphore>,
+    attempts: trace::Attempts,
     life: Lifecycle,
 }
 
@@ -71,6 +72,8 @@ impl Relay {
         metrics: Arc<Metrics>,
         life: &Lifecycle,
     ) -> Arc<Self> {
+        metrics.way_in(true);
+        metrics.backlog_limit.set(i64::try_from(max_backlog).unwrap_or(i64::MAX));
         Arc::new(Self {
             store,
             accounts: accounts.into_iter().map(|account| (account.name.clone(), account)).collect(),
@@ -83,6 +86,7 @@ impl Relay {
             publish_wake: Notify::new(),
             trouble: Trouble::default(),
             announcing: Arc::new(Semaphore::new(ANNOUNCING_MAX)),
+            attempts: trace::Attempts::default(),
             life: life.clone(),
         })
     }
@@ -165,6 +169,7 @@ impl Relay {
             changed
         });
         if changed {
+            self.metrics.way_in(now.is_ok());
             match now {
                 Ok(()) => tracing::info!(unfinished, "events are taken in again"),
                 Err(reason) => tracing::warn!(reason, unfinished, "no events are taken in"),

@@ -20,6 +20,7 @@ use crate::invite::{
 use crate::sink::{NotConfirmed, Trail};
 use crate::store::{Due, Work};
 use crate::telemetry::metrics::PublishFailure;
+use crate::telemetry::propagation;
 
 /// How long to wait after the store could not be asked.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -118,7 +119,7 @@ impl Relay {
         for work in taken.work {
             let relay = Arc::clone(self);
             self.life.spawn_work(async move {
-                let attempt = trace::attempt(&work.invite, Begun::FromTheStore);
+                let attempt = trace::attempt(&work.invite, Begun::FromTheStore, &relay.attempts);
                 relay.announce(work, &attempt).await;
             });
         }
@@ -142,7 +143,8 @@ impl Relay {
             while let Some((sink, result)) = publishing.next().await {
                 match result {
                     Ok(()) => {
-                        let Some(next) = self.record(work.invite, Input::Confirmed(sink)).await else {
+                        let Some(next) = self.record(work.invite, Input::Confirmed(sink), attempt).await
+                        else {
                             return;
                         };
                         work = next;
@@ -160,7 +162,7 @@ impl Relay {
             self.wake_account(&work.invite);
         }
         if let Some(setback) = setback
-            && self.record(work.invite, Input::Unconfirmed(setback)).await.is_some()
+            && self.record(work.invite, Input::Unconfirmed(setback), attempt).await.is_some()
         {
             self.publish_wake.notify_one();
         }
@@ -179,7 +181,8 @@ impl Relay {
             crash::pass(Point::PublishConfirmed);
         }
         let failure = result.as_ref().err().map(|error| error.reason);
-        self.metrics.publish_ended(sink, event.kind, failure, started.elapsed());
+        let trace = propagation::sampled_trace(trail.attempt);
+        self.metrics.publish_ended(sink, event.kind, failure, started.elapsed(), trace);
         self.trouble.note(sink, failure);
         (sink, result)
     }

@@ -13,7 +13,7 @@ use crate::dashdoc::answer::Operation;
 use crate::dashdoc::client::Exchange;
 use crate::invite::{Answer, Effect, Input, Invite, Lane, State};
 use crate::store::{Error, Work};
-use crate::telemetry::spans;
+use crate::telemetry::{propagation, spans};
 
 /// How long to wait before a result is offered to the store again.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -28,7 +28,7 @@ impl Relay {
         place: Option<(Arc<Account>, Place)>,
         begun: Begun,
     ) {
-        let attempt = trace::attempt(&work.invite, begun);
+        let attempt = trace::attempt(&work.invite, begun, &self.attempts);
         while let Some(effect) = work.effect {
             let operation = match effect {
                 Effect::Announce(_) => {
@@ -63,7 +63,7 @@ impl Relay {
                 // committed, because then its lease runs.
                 account.limiter.acquire().await;
             }
-            let Some(next) = self.record(work.invite, input).await else { return };
+            let Some(next) = self.record(work.invite, input, &attempt).await else { return };
             work = next;
             tell(&work.invite);
         }
@@ -107,17 +107,18 @@ impl Relay {
             (None, Answer::Failed { failure, .. }) => spans::failed(&span, &failure.code),
             (None, Answer::Code(_) | Answer::NoCode) => {}
         }
-        self.metrics.api_answered(&account.name, operation, &exchange, started.elapsed());
+        let trace = propagation::sampled_trace(&span);
+        self.metrics.api_answered(&account.name, operation, &exchange, started.elapsed(), trace);
         exchange
     }
 
     /// Records the outcome of an effect, however long that takes: the answer of a call that can't be repeated is
     /// in our hands only. `None` if the work is somebody else's by now, or the process gives up.
-    pub(super) async fn record(&self, invite: Invite, input: Input) -> Option<Work> {
+    pub(super) async fn record(&self, invite: Invite, input: Input, attempt: &Span) -> Option<Work> {
         loop {
             match self.wrote(self.store.advance(invite.clone(), input.clone()).await) {
                 Ok(work) => {
-                    self.metrics.moved(&invite, &input, &work.invite);
+                    self.metrics.moved(&invite, &input, &work.invite, propagation::sampled_trace(attempt));
                     return Some(work);
                 }
                 Err(Error::Lost) => {

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde::Serialize;
@@ -19,7 +20,8 @@ use crate::http::problem::{self, Problem};
 use crate::lifecycle::Lifecycle;
 use crate::relay::{self, Intake};
 use crate::signature::{self, Secret, SignedHeaders, Token};
-use crate::telemetry::metrics::{EventOutcome, Metrics, Source};
+use crate::telemetry::metrics::{EventOutcome, Metrics, Route, Source};
+use crate::telemetry::propagation;
 use crate::telemetry::spans;
 use crate::time;
 
@@ -110,12 +112,13 @@ impl WebhookSource {
     }
 
     /// The routes of the public port: the endpoints, each on a path of its own, and problems for everything else.
-    pub fn router(endpoints: impl IntoIterator<Item = Self>) -> Router {
+    pub fn router(endpoints: impl IntoIterator<Item = Self>, metrics: &Arc<Metrics>) -> Router {
         let router = endpoints.into_iter().fold(Router::new(), |router, endpoint| {
             let path = endpoint.path.clone();
             router.route(&path, post(receive).with_state(Arc::new(endpoint)))
         });
-        problem::with_fallbacks(router)
+        let counting = middleware::from_fn_with_state(Arc::clone(metrics), count_others);
+        problem::with_fallbacks(router).layer(counting)
     }
 
     async fn take(&self, request: Request<Body>, span: &Span) -> Result<Response, Problem> {
@@ -241,9 +244,25 @@ impl From<Refusal> for Problem {
 async fn receive(State(source): State<Arc<WebhookSource>>, request: Request<Body>) -> Response {
     let started = tokio::time::Instant::now();
     let span = spans::serve_webhook(&source.path);
-    let response = source.take(request, &span).await.unwrap_or_else(IntoResponse::into_response);
+    let mut response = source.take(request, &span).await.unwrap_or_else(IntoResponse::into_response);
     spans::gave_answer(&span, response.status().as_u16());
-    source.metrics.webhook_answered(response.status().as_u16(), started.elapsed());
+    let trace = propagation::sampled_trace(&span);
+    source.metrics.answered(Route::Webhook, response.status().as_u16(), started.elapsed(), trace);
+    response.extensions_mut().insert(Counted);
+    response
+}
+
+/// Marks the answers of the endpoint.
+#[derive(Clone)]
+struct Counted;
+
+/// Counts what is not for the endpoint: scanners, and senders with a wrong path or method. The path is no label.
+async fn count_others(State(metrics): State<Arc<Metrics>>, request: Request<Body>, next: Next) -> Response {
+    let started = tokio::time::Instant::now();
+    let response = next.run(request).await;
+    if response.extensions().get::<Counted>().is_none() {
+        metrics.answered(Route::Other, response.status().as_u16(), started.elapsed(), None);
+    }
     response
 }
 

@@ -138,7 +138,7 @@ async fn on(store: &Shared, work: Work, input: Input) -> Work {
     store.advance(work.invite, input).await.unwrap()
 }
 
-async fn publish(store: &Shared, trucker: &str, code: &str) -> Work {
+pub(crate) async fn publish(store: &Shared, trucker: &str, code: &str) -> Work {
     let calling = start(store, trucker).await;
     let ready = on(store, calling, Input::Called(issued(store, trucker, code))).await;
     on(store, ready, Input::Confirmed(Sink::Rabbitmq)).await

@@ -1,5 +1,7 @@
 //! The flat form of an invite: one field per column, the same for every engine.
 
+use std::fmt;
+
 use crate::invite::{
     Announce, Cause, Failure, FailureClass, Fingerprint, Generation, Invite, InviteCode, IssuedCode, Lane,
     Origin, Sinks, State, StateName, TruckerKey, Verify,
@@ -8,6 +10,16 @@ use crate::time::Timestamp;
 
 /// `lane` of work for the API. Lanes 1 to 7 are the sinks that an announcement still waits for.
 pub(super) const LANE_API: u8 = 8;
+
+/// A code as its column holds it, readable or not. `Debug` masks it.
+#[derive(Clone, PartialEq)]
+pub(super) struct CodeText(pub String);
+
+impl fmt::Debug for CodeText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CodeText(…)")
+    }
+}
 
 /// A row, as far as it changes during a life.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,7 +39,7 @@ pub(super) struct Record {
     pub failure_class: Option<&'static str>,
     pub failure_code: Option<String>,
     pub begun_at: i64,
-    pub code: Option<String>,
+    pub code: Option<CodeText>,
     pub fingerprint: Option<[u8; 16]>,
     pub origin: Option<&'static str>,
     pub ready_at: Option<i64>,
@@ -61,14 +73,14 @@ impl Record {
             }
             State::Unknown { reads, .. } => record.tries = *reads,
             State::Ready { issued, origin, since, announce } => {
-                record.code = Some(issued.code.reveal().to_owned());
+                record.code = Some(CodeText(issued.code.reveal().to_owned()));
                 record.fingerprint = Some(issued.fingerprint.0);
                 record.origin = Some(origin.as_str());
                 record.ready_at = Some(since.as_millis());
                 record.tries = announce.refusals;
             }
             State::Published { code, fingerprint, origin, since, at, verify } => {
-                record.code = code.as_ref().map(|code| code.reveal().to_owned());
+                record.code = code.as_ref().map(|code| CodeText(code.reveal().to_owned()));
                 record.fingerprint = Some(fingerprint.0);
                 record.origin = Some(origin.as_str());
                 record.ready_at = Some(since.as_millis());
@@ -84,8 +96,7 @@ impl Record {
     }
 }
 
-/// A row as it was read.
-#[derive(Debug)]
+/// A row as it was read. No `Debug`: it holds the trucker's fields as text.
 pub(super) struct StoredInvite {
     pub key: TruckerKey,
     pub fence: u64,
@@ -121,7 +132,7 @@ impl StoredInvite {
         let fingerprint = || record.fingerprint.map(Fingerprint).ok_or_else(|| need("fingerprint"));
         let origin = || self.origin.as_deref().and_then(Origin::from_stored).ok_or_else(|| need("origin"));
         let code = match &record.code {
-            Some(text) => Some(InviteCode::new(text).ok_or_else(|| need("code"))?),
+            Some(CodeText(text)) => Some(InviteCode::new(text).ok_or_else(|| need("code"))?),
             None => None,
         };
         let announce = || -> Result<Announce, Corrupt> {
@@ -194,4 +205,16 @@ pub(super) fn trucker_text(cause: &Cause) -> Option<String> {
         return None;
     }
     Some(serde_json::to_string(&cause.trucker).expect("a JSON map has text keys and always serialises"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_of_a_row_never_shows_the_code() {
+        let record = Record { code: Some(CodeText("K7Q2ZD".to_owned())), ..Record::default() };
+        let shown = format!("{record:?} {record:#?}");
+        assert!(shown.contains("CodeText(…)") && !shown.contains("K7Q2ZD"), "{shown}");
+    }
 }

@@ -4,7 +4,10 @@
 //! ([`Metrics::catalog`]), so it cannot differ from what is exported.
 
 mod labels;
+mod latency;
 mod recording;
+pub mod reference;
+mod spans;
 mod table;
 
 use std::sync::Mutex;
@@ -19,9 +22,11 @@ use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
 pub use labels::{
-    ApiOutcome, EventOutcome, HttpStatus, PublishFailure, Purpose, Route, Source, UnknownCause,
-    UnknownResolution,
+    ApiOutcome, CheckVerdict, Ended, EventOutcome, HttpStatus, Part, PublishFailure, Purpose, Route, Source,
+    SpanLoss, UnknownCause, UnknownResolution, WaitingState,
 };
+pub use latency::Latency;
+pub use spans::SpanCounters;
 pub use table::{Label, LabelSet, Table};
 
 use crate::broker::BrokerEvent;
@@ -50,6 +55,9 @@ const PREFIX: &str = "invite_relay";
 const CALL_SECONDS: [f64; 15] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0];
 
+/// Attempts at one code.
+const ATTEMPTS: [f64; 6] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0];
+
 /// Seconds from an event to its code: from the hot path to an outage over night.
 const READY_SECONDS: [f64; 17] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0, 28_800.0,
@@ -69,11 +77,14 @@ const BATCH_SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256
 pub struct Metrics {
     pub events_received: Table<(Source, EventOutcome), Counter>,
     pub invites: Table<(AccountName, StateName), Gauge>,
-    pub oldest_waiting: Table<(AccountName,), SecondsGauge>,
+    pub oldest_waiting: Table<(AccountName, WaitingState), SecondsGauge>,
+    pub intake_open: Gauge,
+    pub backlog_limit: Gauge,
     pub api_requests: Table<(AccountName, Operation, ApiOutcome), Counter>,
-    pub api_request_duration: Table<(Operation,), Histogram>,
+    pub api_request_duration: Table<(Operation,), Latency>,
+    pub attempts: Table<(Ended,), Histogram>,
     pub invites_ready: Table<(AccountName, Origin), Counter>,
-    pub time_to_ready: Table<(Origin,), Histogram>,
+    pub time_to_ready: Table<(Origin,), Latency>,
     pub odd_codes: Counter,
     pub unknown_opened: Table<(UnknownCause,), Counter>,
     pub unknown_resolved: Table<(UnknownResolution,), Counter>,
@@ -82,16 +93,21 @@ pub struct Metrics {
     pub pace: Table<(AccountName,), Rate>,
     pub published: Table<(Sink, Announcement), Counter>,
     pub publish_failures: Table<(Sink, PublishFailure), Counter>,
-    pub publish_duration: Table<(Sink,), Histogram>,
+    pub publish_duration: Table<(Sink,), Latency>,
     pub dead: Table<(AccountName, FailureClass), Counter>,
+    pub broker_wanted: Table<(Purpose,), Gauge>,
     pub broker_connected: Table<(Purpose,), Gauge>,
-    pub broker_events: Table<(BrokerEvent,), Counter>,
+    pub broker_events: Table<(Purpose, BrokerEvent), Counter>,
+    pub consumer_seen: SecondsGauge,
     pub store_batch_size: Histogram,
     pub store_commit_duration: Histogram,
     pub store_errors: Counter,
-    pub http_server_request_duration: Table<(Route, HttpStatus), Histogram>,
-    /// The purpose of each connection to the broker, and whether it is up. None is ever taken out.
-    brokers: Mutex<Vec<(Purpose, bool)>>,
+    pub http_server_request_duration: Table<(Route, HttpStatus), Latency>,
+    pub doctor_findings: Table<(Part, CheckVerdict), Gauge>,
+    pub doctor_looked: SecondsGauge,
+    accounts: Accounts,
+    /// Each connection to the broker. None is ever taken out.
+    brokers: Mutex<Vec<recording::BrokerState>>,
     registry: Registry,
     catalog: Vec<MetricDoc>,
 }
@@ -113,21 +129,37 @@ pub struct MetricDoc {
     pub kind: &'static str,
     /// The unit, where there is one.
     pub unit: Option<&'static str>,
-    /// The names of the labels.
-    pub labels: Vec<&'static str>,
+    /// Its labels.
+    pub labels: Vec<LabelDoc>,
     /// What it counts.
     pub help: &'static str,
+    /// Whether its buckets carry trace ids.
+    pub exemplars: bool,
+}
+
+/// What the documentation says about a label.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LabelDoc {
+    /// Its name.
+    pub name: &'static str,
+    /// All its values.
+    pub values: Vec<String>,
 }
 
 impl Metrics {
     /// Declares all metrics. `accounts` are the configured ones; all others count as `other`.
     pub fn new(accounts: &[AccountName]) -> Self {
-        Self::started_at(accounts, time::now())
+        Self::with_spans(accounts, &SpanCounters::default())
     }
 
-    fn started_at(accounts: &[AccountName], start: Timestamp) -> Self {
+    /// The same, with the counters that the exporter of traces counts into.
+    pub fn with_spans(accounts: &[AccountName], spans: &SpanCounters) -> Self {
+        Self::started_at(accounts, spans, time::now())
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one declaration for each metric: a table to read")]
+    fn started_at(accounts: &[AccountName], spans: &SpanCounters, start: Timestamp) -> Self {
         let counter = Counter::default;
-        let calls = || Histogram::new(CALL_SECONDS);
         let mut d = Declarations::new(accounts);
         d.facts(env!("CARGO_PKG_VERSION"), start);
         Self {
@@ -137,18 +169,26 @@ impl Metrics {
             ),
             invites: d.table(("invites", "Stored invites by state"), Gauge::default),
             oldest_waiting: d.table(
-                ("oldest_waiting_seconds", "Age of the oldest invite that is not published and not dead"),
+                ("oldest_waiting_seconds", "Age of the oldest invite that is not published and not dead, by its state"),
                 SecondsGauge::default,
             ),
+            intake_open: d.single(("intake_open", "1 while events are taken in, 0 while the store or the backlog forbids it"), Gauge::default()),
+            backlog_limit: d.single(("backlog_limit", "Unfinished invites beyond which no event is taken in (store.max_backlog)"), Gauge::default()),
             api_requests: d.table(("api_requests", "Requests to the Dashdoc API, by outcome"), counter),
-            api_request_duration: d
-                .table(("api_request_duration_seconds", "Duration of requests to the Dashdoc API"), calls),
+            api_request_duration: d.latencies(
+                ("api_request_duration_seconds", "Duration of requests to the Dashdoc API"),
+                &CALL_SECONDS,
+            ),
+            attempts: d.table(
+                ("invite_attempts", "Attempts that an invite took, by how they ended"),
+                || Histogram::new(ATTEMPTS),
+            ),
             invites_ready: d
                 .table(("invites_ready", "Invite codes obtained, by how the service came by them"), counter),
-            time_to_ready: d
-                .table(("time_to_ready_seconds", "Time from accepting the event to the stored code"), || {
-                    Histogram::new(READY_SECONDS)
-                }),
+            time_to_ready: d.latencies(
+                ("time_to_ready_seconds", "Time from accepting the event to the first stored code"),
+                &READY_SECONDS,
+            ),
             odd_codes: d.single(
                 ("odd_codes", "Codes that do not have the 6 characters Dashdoc documents"),
                 counter(),
@@ -176,13 +216,25 @@ impl Metrics {
                 ("publish_failures", "Publishing attempts that failed; each is repeated until confirmed"),
                 counter,
             ),
-            publish_duration: d
-                .table(("publish_duration_seconds", "Time from sending an event to its confirm"), calls),
+            publish_duration: d.latencies(
+                ("publish_duration_seconds", "Time from sending an event to its confirm"),
+                &CALL_SECONDS,
+            ),
             dead: d.table(("dead", "Invites that ended on the work list, by failure class"), counter),
-            broker_connected: d
-                .table(("broker_connected", "1 while the connections to RabbitMQ are up, all of them"), Gauge::default),
+            broker_wanted: d.table(
+                ("broker_wanted", "1 if the configuration asks for this connection to RabbitMQ"),
+                Gauge::default,
+            ),
+            broker_connected: d.table(
+                ("broker_connected", "1 while every connection to RabbitMQ works: subscribed, or ready to publish"),
+                Gauge::default,
+            ),
             broker_events: d
                 .table(("broker_events", "What happened on the connections to RabbitMQ"), counter),
+            consumer_seen: d.single(
+                ("consumer_seen_timestamp_seconds", "When the broker last said that our consumer is on the queue, in seconds since the Unix epoch; 0 before the first time"),
+                SecondsGauge::default(),
+            ),
             store_batch_size: d.single(
                 ("store_batch_size", "Commands per commit of the store"),
                 Histogram::new(BATCH_SIZES),
@@ -192,12 +244,25 @@ impl Metrics {
                 Histogram::new(COMMIT_SECONDS),
             ),
             store_errors: d.single(("store_errors", "Failed operations of the store"), counter()),
-            http_server_request_duration: d.table(
+            http_server_request_duration: d.latencies(
                 ("http_server_request_duration_seconds", "Duration of requests to the public port"),
-                calls,
+                &CALL_SECONDS,
             ),
             brokers: Mutex::default(),
-            registry: d.registry,
+            doctor_findings: d.table(
+                ("doctor_findings", "What the doctor's checks found when they last ran within the service, by part and verdict"),
+                Gauge::default,
+            ),
+            doctor_looked: d.single(
+                ("doctor_looked_timestamp_seconds", "When the doctor's checks last ran within the service, in seconds since the Unix epoch; 0 before the first time"),
+                SecondsGauge::default(),
+            ),
+            accounts: d.accounts.clone(),
+            registry: {
+                d.adopt(("spans_lost", "Spans that no collector got, by reason"), &spans.lost);
+                d.single(("spans_delivered", "Spans that the collector took"), spans.delivered.clone());
+                d.registry
+            },
             catalog: d.catalog,
         }
     }
@@ -234,9 +299,30 @@ impl Declarations {
         M: EncodeMetric + TypedMetric + std::fmt::Debug + Send + Sync + 'static,
     {
         let table = Table::<L, M>::new(&self.accounts, new);
-        let labels = L::axes(&self.accounts).into_iter().map(|(name, _)| name).collect();
-        self.declare(PREFIX, what, labels, table.rows());
+        self.adopt(what, &table);
         table
+    }
+
+    /// Declares durations, whose buckets carry trace ids.
+    fn latencies<L: LabelSet>(
+        &mut self,
+        what: (&'static str, &'static str),
+        bounds: &[f64],
+    ) -> Table<L, Latency> {
+        let table = self.table(what, || Latency::new(bounds.iter().copied()));
+        self.catalog.last_mut().expect("it was declared just now").exemplars = true;
+        table
+    }
+
+    /// Declares a metric that exists already.
+    fn adopt<L, M>(&mut self, what: (&'static str, &'static str), table: &Table<L, M>)
+    where
+        L: LabelSet,
+        M: EncodeMetric + TypedMetric + std::fmt::Debug + Send + Sync + 'static,
+    {
+        let axes = L::axes(&self.accounts).into_iter();
+        let labels = axes.map(|(name, values)| LabelDoc { name, values }).collect();
+        self.declare(PREFIX, what, labels, table.rows());
     }
 
     /// Declares a metric without labels.
@@ -251,7 +337,12 @@ impl Declarations {
     /// Declares what never changes while the process lives.
     fn facts(&mut self, version: &'static str, start: Timestamp) {
         let build = Info::new(vec![("version", version)]);
-        self.declare(PREFIX, ("build", "The version that runs"), vec!["version"], build);
+        self.declare(
+            PREFIX,
+            ("build", "The version that runs"),
+            vec![LabelDoc { name: "version", values: vec![version.to_owned()] }],
+            build,
+        );
         let started = SecondsGauge::default();
         started.set(start.since(Timestamp::EPOCH).as_secs_f64());
         // Without our prefix: by this name, dashboards know it from every process.
@@ -263,7 +354,7 @@ impl Declarations {
         &mut self,
         prefix: &'static str,
         (name, help): (&'static str, &'static str),
-        labels: Vec<&'static str>,
+        labels: Vec<LabelDoc>,
         metric: M,
     ) where
         M: EncodeMetric + std::fmt::Debug + Send + Sync + 'static,
@@ -286,6 +377,7 @@ impl Declarations {
             unit: unit.as_ref().map(|_| "seconds"),
             labels,
             help,
+            exemplars: false,
         });
         let stem = format!("{prefix}{dash}{stem}");
         match unit {
@@ -301,7 +393,8 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     fn metrics() -> Metrics {
-        Metrics::started_at(&[AccountName::default_account()], Timestamp::from_millis(1_700_000_000_000))
+        let (accounts, start) = ([AccountName::default_account()], Timestamp::from_millis(1_700_000_000_000));
+        Metrics::started_at(&accounts, &SpanCounters::default(), start)
     }
 
     #[test]
@@ -325,7 +418,7 @@ mod tests {
                 if doc.kind == "histogram" { format!("{}_count", doc.name) } else { doc.name.clone() };
             let line = page.lines().find(|l| l.starts_with(&sample)).unwrap_or_else(|| panic!("no {sample}"));
             for label in &doc.labels {
-                assert!(line.contains(&format!("{label}=\"")), "{line} has no {label}");
+                assert!(line.contains(&format!("{}=\"", label.name)), "{line} has no {}", label.name);
             }
             assert!(!doc.help.ends_with('.'), "the registry adds the full stop");
         }
@@ -345,7 +438,7 @@ mod tests {
         let stranger: AccountName = "stranger".parse().unwrap();
         metrics.api_requests.of(&stranger, Operation::Generate, ApiOutcome::Code).inc();
         metrics.events_received.of(Source::Webhook, EventOutcome::Poison).inc();
-        metrics.http_server_request_duration.of(Route::Other, HttpStatus::of(418)).observe(0.1);
+        metrics.http_server_request_duration.of(Route::Other, HttpStatus::of(418)).observe(0.1, None);
         metrics.dead.of(&stranger, FailureClass::UnknownAccount).inc();
         let page = metrics.encode();
         assert_eq!(series(&page), before);

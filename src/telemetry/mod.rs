@@ -3,6 +3,7 @@
 //! Read [`setup`] for how logs and traces start and end, [`spans`] for every span the service makes,
 //! [`propagation`] for how a trace passes through, and [`metrics`] for every number it counts.
 
+mod delivery;
 mod filter;
 mod lines;
 mod otlp;

@@ -12,18 +12,18 @@
 //! Spoken is http/protobuf. The exporter has a thread of its own and a bounded queue: a collector that is
 //! away, slow or hanging costs spans, never work.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::resource::EnvResourceDetector;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
-use tracing::{info, warn};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use url::Url;
 use uuid::Uuid;
+
+use super::delivery;
+use super::metrics::SpanCounters;
 
 /// Where the standard says a collector listens for http/protobuf.
 const DEFAULT_ENDPOINT: &str = "http://localhost:4318/v1/traces";
@@ -56,6 +56,8 @@ pub(super) struct Target {
     endpoint: Url,
     timeout: Duration,
     sampler: Sampler,
+    /// Spans that may wait.
+    queue: usize,
     /// `OTEL_SERVICE_NAME`, which wins over everything.
     service_name: Option<String>,
 }
@@ -119,7 +121,9 @@ impl Wish {
             .map_or(DEFAULT_TIMEOUT, |millis| Duration::from_millis(millis.into()));
         let sampler = sampler(&env, &mut warnings);
         let service_name = env("OTEL_SERVICE_NAME");
-        Self { target: Some(Target { endpoint, timeout, sampler, service_name }), warnings }
+        let queue = env("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|size| size.parse().ok());
+        let queue = queue.unwrap_or(delivery::DEFAULT_QUEUE);
+        Self { target: Some(Target { endpoint, timeout, sampler, queue, service_name }), warnings }
     }
 }
 
@@ -166,7 +170,11 @@ fn sampler(env: &impl Fn(&str) -> Option<String>, warnings: &mut Vec<String>) ->
 }
 
 /// Starts the exporter's thread. No collector has to be there; `Err` is a reason for people.
-pub(super) fn provider(target: &Target, service_version: &str) -> Result<SdkTracerProvider, String> {
+pub(super) fn provider(
+    target: &Target,
+    service_version: &str,
+    counters: &SpanCounters,
+) -> Result<SdkTracerProvider, String> {
     let client = http_client(target)?;
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
@@ -179,7 +187,7 @@ pub(super) fn provider(target: &Target, service_version: &str) -> Result<SdkTrac
     Ok(SdkTracerProvider::builder()
         .with_sampler(target.sampler.clone())
         .with_resource(resource(target.service_name.as_deref(), service_version))
-        .with_batch_exporter(Watched { inner: exporter, failing: AtomicBool::new(false) })
+        .with_span_processor(delivery::queue(exporter, target.queue, counters))
         .build())
 }
 
@@ -216,41 +224,6 @@ fn resource(service_name: Option<&str>, service_version: &str) -> Resource {
     match service_name {
         Some(name) => resource.with_service_name(name.to_owned()).build(),
         None => resource.build(),
-    }
-}
-
-/// Says once that spans cannot be delivered, and once that they can again. The SDK itself is silent here.
-#[derive(Debug)]
-struct Watched<E> {
-    inner: E,
-    failing: AtomicBool,
-}
-
-impl<E: SpanExporter> SpanExporter for Watched<E> {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let n_spans = batch.len();
-        let result = self.inner.export(batch).await;
-        // No span is current on this thread, so these lines never become traces themselves.
-        match &result {
-            Ok(()) if self.failing.swap(false, Ordering::Relaxed) => info!("traces are delivered again"),
-            Err(error) if !self.failing.swap(true, Ordering::Relaxed) => {
-                warn!(n_spans, %error, "traces cannot be delivered; spans are lost until the collector answers");
-            }
-            _ => {}
-        }
-        result
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.inner.set_resource(resource);
     }
 }
 
@@ -347,7 +320,7 @@ mod tests {
     async fn a_hanging_collector_delays_neither_the_caller_nor_the_shutdown() {
         // The kernel completes the handshake; nobody ever answers.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let provider = provider(&target_at(&listener), "1").unwrap();
+        let provider = provider(&target_at(&listener), "1", &SpanCounters::default()).unwrap();
         let tracer = provider.tracer("test");
         let start = Instant::now();
         // More than the queue and a batch hold, so that the export has begun and spans are dropped.
@@ -364,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn queued_spans_reach_the_collector_at_shutdown() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let provider = provider(&target_at(&listener), "1").unwrap();
+        let provider = provider(&target_at(&listener), "1", &SpanCounters::default()).unwrap();
         let collector = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = Vec::new();

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{TraceContextExt, TraceId};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -74,6 +74,14 @@ pub fn inject(span: &Span) -> Option<TraceHeaders> {
     TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
     let tracestate = carrier.remove("tracestate").filter(|state| !state.is_empty());
     Some(TraceHeaders { traceparent: carrier.remove("traceparent")?, tracestate })
+}
+
+/// The trace that `span` belongs to, if it is recorded: what an exemplar refers to.
+pub fn sampled_trace(span: &Span) -> Option<TraceId> {
+    let context = span.context();
+    let span = context.span();
+    let ids = span.span_context();
+    (ids.is_valid() && ids.is_sampled()).then(|| ids.trace_id())
 }
 
 /// What an outgoing message carries: the context of `span` where it is traced, else the `incoming` one,

@@ -18,6 +18,7 @@ use tracing_subscriber::registry::Registry;
 
 use super::filter;
 use super::lines::Lines;
+use super::metrics::SpanCounters;
 use super::{otlp, panics};
 
 /// Name of the instrumentation scope of all our spans.
@@ -61,6 +62,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
+    counters: SpanCounters,
 }
 
 /// What the `OTEL_*` variables ask for, as far as it can be checked from outside.
@@ -87,8 +89,9 @@ pub fn init(settings: &Settings) -> Result<Telemetry, Error> {
 
 fn start(settings: &Settings, wish: &otlp::Wish) -> Result<Telemetry, Error> {
     let mut warnings = wish.warnings.clone();
+    let counters = SpanCounters::default();
     let provider = wish.target.as_ref().and_then(|target| {
-        let built = otlp::provider(target, settings.service_version);
+        let built = otlp::provider(target, settings.service_version, &counters);
         built.map_err(|reason| warnings.push(format!("traces are off: {reason}"))).ok()
     });
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -108,7 +111,7 @@ fn start(settings: &Settings, wish: &otlp::Wish) -> Result<Telemetry, Error> {
     if let (Some(target), Some(_)) = (&wish.target, &provider) {
         info!(collector = target.address(), "traces are exported");
     }
-    Ok(Telemetry { provider })
+    Ok(Telemetry { provider, counters })
 }
 
 /// The process's subscriber: log lines and spans, each under its own filter.
@@ -138,7 +141,12 @@ where
 impl Telemetry {
     #[cfg(test)]
     pub(super) fn exporting(provider: SdkTracerProvider) -> Self {
-        Self { provider: Some(provider) }
+        Self { provider: Some(provider), counters: SpanCounters::default() }
+    }
+
+    /// What becomes of the spans.
+    pub fn counters(&self) -> &SpanCounters {
+        &self.counters
     }
 
     /// Delivers the spans that are still queued, for at most `limit`. Call it last: spans that end later

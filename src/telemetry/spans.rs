@@ -7,13 +7,13 @@
 //! |---|---|---|---|---|
 //! | [`process_delivery`] | CONSUMER | `process {destination}` | the message's context | when the event is stored |
 //! | [`serve_webhook`] | SERVER | `POST {route}` | the request's context | when the request is answered |
-//! | [`attempt`] | INTERNAL | `attempt` | none; linked to the stored context | when the attempt's outcome is stored |
+//! | [`attempt`] | INTERNAL | `attempt` | the intake span; a later one none, linked to the stored context | when the attempt's outcome is stored |
 //! | [`call_api`] | CLIENT | `{method} {url.template}` | the attempt | with the answer |
 //! | [`publish`] | PRODUCER | `publish {destination}` | the attempt | with the confirm |
 //! | [`send_webhook`] | CLIENT | `POST` | the attempt | with the answer |
 //!
-//! Hours may lie between an event and its attempt, so an attempt is a trace of its own: link it with
-//! [`super::propagation::link`] to the stored context and to the previous attempt.
+//! The attempt that follows an event at once is part of its trace. Hours may lie between an event and a later attempt,
+//! so that one is a trace of its own, linked to the stored context and to the previous attempt.
 //!
 //! All carry `invite.id` (`account/pk`) and `event.id` (of the incoming event) as soon as they are known;
 //! from the attempt on also `invite.generation` and `invite.attempt`. No span carries a code, a body, a

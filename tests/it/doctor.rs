@@ -8,10 +8,12 @@ use axum::http::header::{DATE, LOCATION};
 use axum::response::IntoResponse;
 use invite_relay::broker::{Endpoint, Mode, Observer, QueueType, Topology, connect};
 use invite_relay::config::{self, Loaded, Sources};
-use invite_relay::dashdoc::simulator::{Faults, Settings, Simulator};
+use invite_relay::dashdoc::simulator::{DEFAULT_TOKEN, Faults, Settings, Simulator};
 use invite_relay::doctor::{Finding, Report, Verdict, examine};
 use invite_relay::lifecycle::Lifecycle;
 use lapin::BasicProperties;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
@@ -27,18 +29,26 @@ struct Given {
     topology: &'static str,
     base_url: String,
     token: &'static str,
+    rate: &'static str,
 }
 
 impl Given {
     /// A broker without any topology, and an API that is never asked.
     fn broker(broker: SecretString, name: &'static str, topology: &'static str) -> Self {
-        Self { broker, name, topology, base_url: "http://127.0.0.1:1".into(), token: "canary-token" }
+        Self {
+            broker,
+            name,
+            topology,
+            base_url: "http://127.0.0.1:1".into(),
+            token: "canary-token",
+            rate: "5",
+        }
     }
 
     /// A broker that is never there, and this API.
     fn api(base_url: String, token: &'static str) -> Self {
         let broker = "amqp://guest:canary-password@127.0.0.1:1".into();
-        Self { broker, name: "any", topology: "verify", base_url, token }
+        Self { broker, name: "any", topology: "verify", base_url, token, rate: "5" }
     }
 
     fn load(&self, dir: &TempDir) -> Loaded {
@@ -51,6 +61,7 @@ impl Given {
             format!("source.rabbitmq.topology={}", self.topology),
             format!("sink.rabbitmq.exchange={name}.events"),
             format!("dashdoc.base_url={}", self.base_url),
+            format!("dashdoc.rate_per_second={}", self.rate),
             format!("store.url=sqlite://{}", store.display()),
             "admin.listen=127.0.0.1:0".into(),
         ];
@@ -139,7 +150,51 @@ async fn the_doctor_points_at_dead_letters() {
     let operator = Operator::at(url.clone()).await;
     operator.publish("", "doctor-dead.dead", "canary", BasicProperties::default()).await;
     let report = Given::broker(url, "doctor-dead", "verify").examined().await;
-    assert_found(&report, "source.rabbitmq.dead_letters", "warning", "could not be read: 1", "headers");
+    assert_found(
+        &report,
+        "source.rabbitmq.dead_letters",
+        "warning",
+        "could not be read: 1",
+        "dead-letters list",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_sees_a_queue_that_was_made_otherwise_and_what_the_broker_drops() {
+    let url = RabbitMq::shared().url();
+    let operator = Operator::at(url.clone()).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(2));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    operator.channel.queue_declare("doctor-otherwise".into(), durable, arguments).await.unwrap();
+    let given = Given::broker(url.clone(), "doctor-otherwise", "verify");
+    let report = given.examined().await;
+    let part = |check: &str| format!("source.rabbitmq.{check}");
+    assert_found(&report, &part("arguments"), "warning", "x-delivery-limit is 2", "make it again");
+    assert_found(&report, &part("dead_letter_target"), "warning", "is gone", "rabbitmqctl set_policy");
+    assert_found(&report, &part("limits"), "warning", "delivery limit is 2", "20 or more");
+    assert_found(&report, &part("alarms"), "ok", "takes messages", "");
+    assert_eq!(operator.n_ready("doctor-otherwise").await, Some(0), "nothing is published to it");
+
+    let connection = connect(&Endpoint::parse(&url).unwrap(), "test").await.unwrap();
+    let ours = Topology { queue_type: QueueType::Quorum, ..topology("doctor-ours") };
+    ours.apply(&connection, &Observer::default()).await.unwrap();
+    let report = Given::broker(url, "doctor-ours", "verify").examined().await;
+    assert_found(&report, &part("arguments"), "ok", "as the service declares it", "");
+    assert_found(&report, &part("dead_letter_target"), "ok", "doctor-ours.dead", "");
+    assert_found(&report, &part("limits"), "ok", "30 min", "");
+    assert_found(&report, "sink.rabbitmq.alarms", "ok", "takes messages", "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_sees_an_alarm_that_stops_all_publishing() {
+    let rabbitmq = tokio::task::block_in_place(RabbitMq::start);
+    tokio::task::block_in_place(|| rabbitmq.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]));
+    let report = Given::broker(rabbitmq.url(), "doctor-alarm", "declare").examined().await;
+    for part in ["source.rabbitmq", "sink.rabbitmq"] {
+        assert_found(&report, &format!("{part}.alarms"), "failed", "memory", "rabbitmq-diagnostics alarms");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,6 +241,62 @@ async fn the_doctor_tells_a_good_token_from_a_refused_one_a_wrong_path_and_an_ou
     handle.set_faults(Faults::profile("outage").unwrap());
     let report = Given::api(base_url, "canary-good").examined().await;
     assert_found(&report, "api.default.token", "failed", "503", "nothing to mend here");
+    life.begin_drain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_tells_a_name_that_leads_nowhere_from_tls_that_fails_and_a_rate_that_is_too_high() {
+    let report = Given::api("https://api.nowhere.invalid/api/v4".into(), "canary-token").examined().await;
+    assert_found(
+        &report,
+        "api.default.dns",
+        "failed",
+        "api.nowhere.invalid",
+        "correct the host in dashdoc.base_url",
+    );
+    assert_eq!(of(&report, "api.default.token").verdict, Verdict::Skipped);
+
+    let life = Lifecycle::new();
+    let plain = serve(&life, StatusCode::OK).await;
+    let report = Given::api(format!("https://{plain}"), "canary-token").examined().await;
+    assert_found(&report, "api.default.connection", "failed", "", "correct scheme (https or http)");
+    assert_eq!(of(&report, "api.default.clock").verdict, Verdict::Skipped);
+
+    let simulator = Simulator::bind(Settings::default()).await.unwrap();
+    let base_url = simulator.base_url().clone();
+    let life_of_simulator = life.clone();
+    life.spawn_work(async move { simulator.run(life_of_simulator).await });
+    let given = Given { rate: "20", ..Given::api(base_url.clone(), DEFAULT_TOKEN) };
+    let mend = "dashdoc.rate_per_second (flag --set) to 10 or less";
+    assert_found(&given.examined().await, "api.default.rate", "warning", "20 requests per second", mend);
+    let report = Given::api(base_url, DEFAULT_TOKEN).examined().await;
+    assert_found(&report, "api.default.rate", "ok", "5 requests per second", "");
+    life.begin_drain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_looks_for_the_collector_that_the_environment_names() {
+    let dir = TempDir::new().unwrap();
+    let loaded = Given::api("http://127.0.0.1:1".into(), "canary-token").load(&dir);
+    let life = Lifecycle::new();
+    let there = serve(&life, StatusCode::OK).await;
+    for (endpoint, verdict, evidence) in [
+        (Some(format!("http://{there}/?key=canary")), "ok", "takes connections"),
+        (Some("http://127.0.0.1:1".to_owned()), "warning", "traces are dropped, invites are not affected"),
+        (None, "skipped", "no OTEL_* variable"),
+    ] {
+        let env = |name: &str| endpoint.clone().filter(|_| name == "OTEL_EXPORTER_OTLP_ENDPOINT");
+        let report = soon("the doctor's report", Box::pin(examine(&loaded, env))).await;
+        assert_found(&report, "telemetry.collector", verdict, evidence, "");
+        assert!(!format!("{report:?}").contains("canary"), "{report:?}");
+    }
+    let env = |name: &str| match name {
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(format!("http://{there}")),
+        "OTEL_TRACES_SAMPLER" => Some("sometimes-canary".to_owned()),
+        _ => None,
+    };
+    let report = soon("the doctor's report", Box::pin(examine(&loaded, env))).await;
+    assert_found(&report, "telemetry.variables", "warning", "OTEL_TRACES_SAMPLER", "unset the variable");
     life.begin_drain();
 }
 

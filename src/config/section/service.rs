@@ -133,6 +133,10 @@ pub struct Telemetry {
     pub log_format: LogFormat,
     /// What is logged: a level, or directives such as `info,invite_relay::relay=debug`.
     pub log: String,
+    /// How often the doctor's checks run within the service; `0s` is never.
+    #[serde(with = "duration")]
+    #[schemars(with = "DurationText")]
+    pub doctor_every: Duration,
 }
 
 /// How the process ends.

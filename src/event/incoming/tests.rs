@@ -68,6 +68,22 @@ fn every_form_of_the_event_gives_the_same_trucker() {
 }
 
 #[test]
+fn an_included_number_stays_as_it_is_however_often_it_is_written_and_read() {
+    // Found by fuzzing: it was one number in the event and, after a restart, another one in its repetition.
+    for number in ["101995400741469583785", "777799999999999999999777234", "0.1", "1e-300"] {
+        let body = format!(r#"{{"pk":93,"remote_id":{number}}}"#);
+        let event = taken(&http("", &[], &body));
+        assert!(!event.trucker.is_empty());
+        let stored = serde_json::to_string(&event.trucker).unwrap();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Map<_, _>>(&stored).unwrap(),
+            event.trucker,
+            "{number}"
+        );
+    }
+}
+
+#[test]
 fn attributes_over_amqp_come_with_any_known_prefix() {
     for prefix in ["cloudEvents_", "cloudEvents:", "ce-", "CLOUDEVENTS_"] {
         let names = ["specversion", "id", "source", "type"].map(|name| format!("{prefix}{name}"));

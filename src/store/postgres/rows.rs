@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 
 use crate::invite::{AccountName, Invite, TruckerKey, TruckerPk};
 use crate::store::Error;
-use crate::store::record::{Record, StoredInvite, trucker_text};
+use crate::store::record::{CodeText, Record, StoredInvite, trucker_text};
 
 /// The columns that [`invite_of`] reads, in its order.
 pub(super) const COLUMNS: &str = "account, pk, generation, fence, state, lane, due, attempts, tries, ever_unknown, \
@@ -54,6 +54,7 @@ fn stored(row: &Row) -> Result<StoredInvite, &'static str> {
     let print = |bytes: Option<&[u8]>, column| bytes.map(|it| it.try_into().map_err(|_| column)).transpose();
     let (generation, attempts, tries): (i64, i64, i64) = (get!(2), get!(7), get!(8));
     let (fence, lane): (i64, i16) = (get!(3), get!(5));
+    let code: Option<String> = get!(15);
     let small = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
     Ok(StoredInvite {
         key: key_of(row).ok_or("account, pk")?,
@@ -77,7 +78,7 @@ fn stored(row: &Row) -> Result<StoredInvite, &'static str> {
             not_found_since: get!(10),
             failure_code: get!(12),
             begun_at: get!(14),
-            code: get!(15),
+            code: code.map(CodeText),
             fingerprint: print(get!(16), "fingerprint")?,
             ready_at: get!(18),
             ended_at: get!(19),
@@ -163,7 +164,7 @@ impl Records {
         self.failure_classes.push(record.failure_class);
         self.failure_codes.push(record.failure_code);
         self.begun_at.push(record.begun_at);
-        self.codes.push(record.code);
+        self.codes.push(record.code.map(|code| code.0));
         self.fingerprints.push(record.fingerprint.map(|bytes| bytes.to_vec()));
         self.origins.push(record.origin);
         self.ready_at.push(record.ready_at);

@@ -3,6 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -16,6 +17,9 @@ pub(super) const MIGRATIONS: [&str; 2] = [
     include_str!("../migrations/sqlite/0001_initial.sql"),
     include_str!("../migrations/sqlite/0002_work_list.sql"),
 ];
+
+/// How long a write waits for another process, an operator's command, that is at it.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// SQLite before 3.51.3 can lose a commit when a WAL reset races a checkpoint (<https://sqlite.org/wal.html>).
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -87,7 +91,6 @@ fn settle_in(connection: &mut Connection) -> Result<(), Error> {
         ("synchronous", "FULL"),
         // Erased codes are overwritten, not only unlinked.
         ("secure_delete", "ON"),
-        ("busy_timeout", "5000"),
         ("cache_size", "-8192"),
         ("temp_store", "MEMORY"),
     ];
@@ -103,6 +106,7 @@ fn settle_in(connection: &mut Connection) -> Result<(), Error> {
              file system"
         )));
     }
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| unavailable(&error))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }

@@ -264,6 +264,54 @@ mod tests {
         assert_eq!(inspect(&path).unwrap(), Some(Inspection { in_use: false, schema: SCHEMA }));
     }
 
+    /// Another process's look at the store that lasts.
+    fn long_reader(bench: &SqliteBench) -> rusqlite::Connection {
+        let reader = rusqlite::Connection::open(bench.dir.path().join("store.db")).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM invites;").unwrap();
+        reader
+    }
+
+    fn holds(bench: &SqliteBench, code: &str) -> bool {
+        bench.kept_bytes().windows(code.len()).any(|window| window == code.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn an_erased_code_leaves_the_log_as_soon_as_a_long_reader_has_ended() {
+        const CODE: &str = "CANARYK7Q2ZD";
+        let bench = bench();
+        let store = bench.open_now();
+        conformance::publish(&store, "default/1", CODE).await;
+        let reader = long_reader(&bench);
+        // Before the reader's snapshot nothing can be taken out of the log.
+        store.tidy().await.unwrap();
+        store.tidy().await.unwrap();
+        assert!(holds(&bench, CODE), "the reader's snapshot needs it: the test shows nothing otherwise");
+        drop(reader);
+        // Nothing is left to erase; the truncation that is owed is tried again.
+        assert_eq!(store.tidy().await.unwrap().codes, 0);
+        assert!(!holds(&bench, CODE), "the code is still in the log");
+    }
+
+    #[tokio::test]
+    async fn an_erased_code_leaves_the_log_of_a_process_that_died_before_it_could_truncate_it() {
+        const CODE: &str = "CANARYK7Q2ZD";
+        let bench = bench();
+        let store = bench.open_now();
+        conformance::publish(&store, "default/1", CODE).await;
+        let reader = long_reader(&bench);
+        store.tidy().await.unwrap();
+        // The files as a kill leaves them: without the checkpoint of a last connection that closes.
+        let killed = SqliteBench { dir: tempfile::tempdir().unwrap(), ..self::bench() };
+        for file in ["store.db", "store.db-wal"] {
+            std::fs::copy(bench.dir.path().join(file), killed.dir.path().join(file)).unwrap();
+        }
+        drop((store, reader));
+        assert!(holds(&killed, CODE));
+        let store = killed.open_now();
+        assert_eq!(store.tidy().await.unwrap().codes, 0);
+        assert!(!holds(&killed, CODE), "the code is still in the log");
+    }
+
     #[test]
     fn the_store_file_is_readable_by_its_owner_only() {
         use std::os::unix::fs::PermissionsExt as _;

@@ -10,7 +10,7 @@ use crate::invite::{
     AccountName, Failure, FailureClass, Gate, GateReason, Invite, StateName, TruckerKey, TruckerPk,
 };
 use crate::store::order::OrderKind;
-use crate::store::record::{Record, StoredInvite};
+use crate::store::record::{CodeText, Record, StoredInvite};
 use crate::store::{DeadCause, Error, Filter, OrderRecord, SeenEvent, Selection, Story, Tally};
 use crate::time::Timestamp;
 
@@ -78,7 +78,7 @@ pub(super) fn invite_of(row: &Row<'_>) -> rusqlite::Result<StoredInvite> {
             not_found_since: row.get(10)?,
             failure_code: row.get(12)?,
             begun_at: row.get(14)?,
-            code: row.get(15)?,
+            code: row.get::<_, Option<String>>(15)?.map(CodeText),
             fingerprint: row.get(16)?,
             ready_at: row.get(18)?,
             ended_at: row.get(19)?,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::file::Opened;
+use super::file::{BUSY_TIMEOUT, Opened};
 use super::{Settings, unavailable};
 use crate::crash::{self, Point};
 use crate::invite::{AccountName, Gate, Input, Invite, StateName, TruckerKey};
@@ -31,6 +31,9 @@ pub type Observer = Arc<dyn Fn(usize, Duration) + Send + Sync>;
 
 /// Most commands in one transaction: bounds how long the first of them waits.
 const GROUP_MAX: usize = 512;
+
+/// How long a truncation of the log waits for readers; every commit waits with it.
+const READERS_HAVE: Duration = Duration::from_millis(100);
 
 type Counts = Arc<Mutex<BTreeMap<(AccountName, StateName), u64>>>;
 
@@ -92,7 +95,7 @@ struct Context {
     tidy_cursor: (i64, i64),
     /// Set by a command that overwrote codes: the log has to go as well.
     truncate_log: bool,
-    /// A truncation that is owed did not work: the next tidying tries again.
+    /// A truncation is owed, by this process or by one before it: the next tidying tries it, until it works.
     log_holds_codes: bool,
 }
 
@@ -123,7 +126,8 @@ impl Writer {
                 any_retired,
                 tidy_cursor: (i64::MIN, i64::MIN),
                 truncate_log: false,
-                log_holds_codes: false,
+                // A former process may have died between the erasure and the truncation.
+                log_holds_codes: true,
             },
             counts: Arc::clone(&counts),
             unfinished: Arc::clone(&unfinished),
@@ -284,7 +288,10 @@ impl Thread {
     /// The log still holds the pages with the erased codes. A reader that is at work can hold it back for a moment.
     fn truncated_log(&self) -> bool {
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        // All commits wait meanwhile, and the next tidying tries it again.
+        let _ = self.connection.busy_timeout(READERS_HAVE);
         let busy: rusqlite::Result<bool> = self.connection.query_row(checkpoint, [], |row| row.get(0));
+        let _ = self.connection.busy_timeout(BUSY_TIMEOUT);
         matches!(busy, Ok(false))
     }
 

@@ -143,6 +143,104 @@ label!(
         Changed = "changed",
         /// The second read-back found the published code.
         Confirmed = "confirmed",
+        /// The second read-back found no code any more: the published one was used, as it should be.
+        Used = "used",
+        /// Reading back was given up without an answer.
+        GivenUp = "given_up",
+    }
+);
+
+label!(
+    /// A state in which an invite still waits for something.
+    WaitingState: "state" {
+        /// See [`StateName::Received`].
+        Received = "received",
+        /// See [`StateName::Calling`].
+        Calling = "calling",
+        /// See [`StateName::Waiting`].
+        Waiting = "waiting",
+        /// See [`StateName::Parked`].
+        Parked = "parked",
+        /// See [`StateName::Unknown`].
+        Unknown = "unknown",
+        /// See [`StateName::Ready`].
+        Ready = "ready",
+    }
+);
+
+impl WaitingState {
+    /// The name of the state.
+    pub const fn name(self) -> StateName {
+        match self {
+            Self::Received => StateName::Received,
+            Self::Calling => StateName::Calling,
+            Self::Waiting => StateName::Waiting,
+            Self::Parked => StateName::Parked,
+            Self::Unknown => StateName::Unknown,
+            Self::Ready => StateName::Ready,
+        }
+    }
+}
+
+label!(
+    /// How the attempts at a code ended.
+    Ended: "outcome" {
+        /// With a code.
+        Ready = "ready",
+        /// On the work list.
+        Dead = "dead",
+    }
+);
+
+label!(
+    /// A part that the doctor looks at.
+    Part: "part" {
+        /// Keys and values.
+        Configuration = "configuration",
+        /// The store.
+        Store = "store",
+        /// The queue, or the webhook's guard.
+        Source = "source",
+        /// Where announcements go.
+        Sink = "sink",
+        /// The API of any account.
+        Api = "api",
+        /// The port for operators.
+        Admin = "admin",
+        /// The collector of traces.
+        Telemetry = "telemetry",
+    }
+);
+
+impl Part {
+    /// The part that a check belongs to: its name's first word.
+    pub fn of(check: &str) -> Option<Self> {
+        let first = check.split('.').next().unwrap_or_default();
+        Self::ALL.iter().copied().find(|part| part.as_str() == first)
+    }
+}
+
+label!(
+    /// How one of the doctor's checks ended.
+    CheckVerdict: "verdict" {
+        /// As it should be.
+        Ok = "ok",
+        /// Worth a look.
+        Warning = "warning",
+        /// To be mended.
+        Failed = "failed",
+        /// Not looked at.
+        Skipped = "skipped",
+    }
+);
+
+label!(
+    /// Why a span was not delivered.
+    SpanLoss: "reason" {
+        /// Too many waited for the collector.
+        QueueFull = "queue_full",
+        /// The collector did not take them.
+        NotDelivered = "not_delivered",
     }
 );
 

@@ -14,7 +14,7 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use crate::invite::AccountName;
 
 /// The label value of every account that is not configured.
-const OTHER_ACCOUNT: &str = "other";
+pub(super) const OTHER_ACCOUNT: &str = "other";
 
 /// The configured accounts, sorted.
 #[derive(Clone, Debug)]
@@ -27,6 +27,11 @@ impl Accounts {
         names.sort();
         names.dedup();
         Self(names.into())
+    }
+
+    /// Those that have rows of their own.
+    pub(super) fn configured(&self) -> &[AccountName] {
+        &self.0
     }
 }
 

@@ -1,7 +1,10 @@
 //! What will never be accepted.
 
-use invite_relay::broker::{BrokerEvent, Mode, Observer, Topology, Verdict, connect};
+use invite_relay::broker::{
+    BrokerEvent, DeadQueue, Error, Mode, Observer, Topology, Verdict, Which, connect,
+};
 use invite_relay::lifecycle::Lifecycle;
+use invite_relay::time::Timestamp;
 use lapin::BasicProperties;
 use lapin::options::QueueDeleteOptions;
 use lapin::types::{AMQPValue, FieldTable};
@@ -9,6 +12,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use super::{Counts, consume, drain, endpoint, options, source, unique};
 use crate::support::operator::{Operator, number};
 use crate::support::rabbitmq::RabbitMq;
+use crate::support::until;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poison_ends_in_the_dead_letter_queue_with_its_reason_and_all_it_came_with() {
@@ -78,4 +82,34 @@ async fn poison_is_not_lost_while_it_cannot_be_dead_lettered() {
     assert_eq!(operator.take_all(&dead).await, [0]);
     drain(&life).await;
     assert_eq!(operator.n_ready(&topology.queue).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_can_not_be_moved_back_stays_where_it_is() {
+    let url = RabbitMq::shared().url();
+    let operator = Operator::at(url.clone()).await;
+    let topology = source(&unique("no-way-back"));
+    let connection = connect(&endpoint(&url), "test").await.unwrap();
+    topology.apply(&connection, &Observer::default()).await.unwrap();
+    operator.fill(&topology.dead_queue(), 0..3).await;
+    let source = topology.queue.as_str();
+    operator.channel.queue_delete(source.into(), QueueDeleteOptions::default()).await.unwrap();
+
+    let give_back = async || {
+        let dead = DeadQueue::open(&endpoint(&url), &topology).await.unwrap();
+        let moved = dead.give_back(&Which::default(), 100, "ada", Timestamp::EPOCH).await;
+        dead.close().await;
+        moved
+    };
+    let refused = give_back().await.unwrap_err();
+    assert!(matches!(refused, Error::NotTaken(_)), "{refused}");
+    // The one that was taken goes back with its channel.
+    until("none to be lost", async || operator.n_ready(&topology.dead_queue()).await == Some(3)).await;
+
+    topology.apply(&connection, &Observer::default()).await.unwrap();
+    assert_eq!(give_back().await.unwrap().len(), 3);
+    let mut back = operator.take_all(&topology.queue).await;
+    back.sort_unstable();
+    assert_eq!(back, [0, 1, 2]);
+    assert_eq!(operator.n_ready(&topology.dead_queue()).await, Some(0));
 }

@@ -171,7 +171,7 @@ impl Service {
         values.reduce(|sum, value| sum + value).unwrap_or_else(|| panic!("no {name} with {labels:?}"))
     }
 
-    fn admin_url(&self, path: &str) -> String {
+    pub(crate) fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.process().admin)
     }
 

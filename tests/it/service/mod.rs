@@ -3,13 +3,17 @@
 mod accounts;
 mod backlog;
 mod canaries;
+mod cardinality;
 mod checker;
 mod crashes;
 mod duplicates;
 mod examples;
 mod harness;
+mod health;
 mod http;
 mod interruptions;
+mod liveness;
+mod monitoring;
 mod outages;
 mod platform;
 mod poison;
@@ -19,6 +23,7 @@ mod settings;
 mod shutdown;
 mod sinks;
 mod thousand;
+mod traces;
 mod webhook;
 mod work_list;
 

@@ -1,6 +1,7 @@
 //! The platform around the service: it tells of truckers and collects what is announced.
 
 use lapin::BasicProperties;
+use lapin::types::AMQPValue;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
@@ -134,6 +135,20 @@ impl Bus {
         while let Some(message) = operator.take(&self.announced).await {
             let id = message.properties.message_id().as_ref().map(ToString::to_string);
             deliveries.push(Delivery { id: id.expect("a message id"), body: message.data });
+        }
+        deliveries
+    }
+
+    /// Everything announced since the last look: the `traceparent` header, and the event.
+    pub(crate) async fn take_announced_with_trace(&self) -> Vec<(String, Value)> {
+        let operator = self.operator().await;
+        let mut deliveries = Vec::new();
+        while let Some(message) = operator.take(&self.announced).await {
+            let headers = message.properties.headers().clone().unwrap_or_default();
+            let Some(AMQPValue::LongString(trace)) = headers.inner().get("traceparent") else {
+                panic!("no traceparent in {headers:?}")
+            };
+            deliveries.push((trace.to_string(), serde_json::from_slice(&message.data).unwrap()));
         }
         deliveries
     }

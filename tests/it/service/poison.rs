@@ -28,6 +28,14 @@ async fn a_flood_of_poison_starves_no_good_event_and_is_kept_to_the_last_message
     assert!(bus.source_is_empty().await);
     let readiness = service.readiness().await;
     assert_eq!(readiness["ready"], true, "{readiness}");
+    let dead = bus.take_dead().await;
+    assert!(dead.iter().all(|(_, headers)| headers.contains("x-invite-relay-reason")), "each says why");
+    let mut bodies: Vec<String> =
+        dead.into_iter().map(|(body, _)| String::from_utf8(body).unwrap()).collect();
+    let mut sent: Vec<String> = (0..N_POISON).map(|n| format!("poison {n}")).collect();
+    bodies.sort_unstable();
+    sent.sort_unstable();
+    assert_eq!(bodies, sent, "each as it came, once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

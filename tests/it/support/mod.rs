@@ -1,8 +1,10 @@
 //! What the tests stand on: private servers, and a network that can be broken.
 
+pub(crate) mod collector;
 pub(crate) mod leash;
 pub(crate) mod operator;
 pub(crate) mod postgres;
+pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
 

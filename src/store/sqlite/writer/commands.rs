@@ -247,7 +247,7 @@ fn update(db: &Connection, invite: &Invite, held: bool) -> Result<(), Error> {
             record.failure_class,
             record.failure_code,
             record.begun_at,
-            record.code,
+            record.code.map(|code| code.0),
             record.fingerprint,
             record.origin,
             record.ready_at,

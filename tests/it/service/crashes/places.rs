@@ -25,6 +25,7 @@ const PLACES: &[(&str, &str, usize, &str)] = &[
     ("broker/dead_queue.rs", "basic_publish(", 1, "none: a person's command, which may be given again"),
     ("broker/hand.rs", "basic_ack(", 1, "source.ack, source.acked"),
     ("broker/hand.rs", "basic_nack(", 1, "none: what is not acknowledged goes back anyway"),
+    ("broker/survey.rs", "basic_publish(", 1, "none: of the doctor; empty, and to no queue"),
     ("broker/window.rs", "basic_publish(", 1, "publish.send, publish.confirmed"),
     ("dashdoc/client.rs", ".send().await", 1, "call.send, call.answered, read.send, read.answered"),
     ("sink/webhook.rs", ".send().await", 1, "publish.send, publish.confirmed"),
