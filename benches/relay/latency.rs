@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt as _, stream};
 
 use crate::Scale;
 use crate::report::{median, note, quantile};
@@ -30,7 +29,7 @@ pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
     let n_counted = scale.of(SECONDS * RATE);
     let mut runs: BTreeMap<&str, Vec<Run>> = BTreeMap::new();
     for _ in 0..scale.n_runs {
-        for subject in SUBJECTS {
+        for subject in SUBJECTS.into_iter().filter(|subject| scale.wants(*subject)) {
             let run = measure(scene, &api, subject, n_counted).await;
             note(&format!(
                 "latency, {}: {:.1?} ms, idle {:.0} MiB, {:.3} CPU s per 1,000",
@@ -49,7 +48,7 @@ pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
         scale.n_runs
     );
     let of = |runs: &[Run], value: &dyn Fn(&Run) -> f64| median(runs.iter().map(value).collect());
-    let bare = of(&runs[Subject::Bare.name()], &|run| run.quantiles[2]);
+    let bare = runs.get(Subject::Bare.name()).map_or(f64::NAN, |runs| of(runs, &|run| run.quantiles[2]));
     for (name, runs) in &runs {
         let [p50, p95, p99] = [0, 1, 2].map(|index| of(runs, &|run| run.quantiles[index]));
         let (cpu, idle) = (of(runs, &|run| run.cpu), of(runs, &|run| run.idle_mib));
@@ -76,20 +75,12 @@ async fn measure(scene: &mut Scene, api: &Api, subject: Subject, n_counted: u64)
     let n = WARM_UP + n_counted;
     let started = Instant::now();
     let moment = |pk: u64| started + Duration::from_micros(pk * 1_000_000 / RATE);
-    let telling = async {
-        let mut publishing = FuturesUnordered::new();
-        for pk in 1..=n {
-            let due = tokio::time::Instant::from_std(moment(pk));
-            while tokio::time::timeout_at(due, publishing.select_next_some()).await.is_ok() {
-                if publishing.is_empty() {
-                    tokio::time::sleep_until(due).await;
-                    break;
-                }
-            }
-            publishing.push(bus.tell_of(pk));
-        }
-        publishing.for_each(async |()| {}).await;
-    };
+    let telling = stream::iter(1..=n)
+        .then(async |pk| {
+            tokio::time::sleep_until(moment(pk).into()).await;
+            pk
+        })
+        .for_each_concurrent(None, |pk| bus.tell_of(pk));
     let hearing = async {
         let mut waits = Vec::new();
         for _ in 0..n {

@@ -33,7 +33,7 @@ mod support;
 mod throughput;
 
 use report::Report;
-use scene::Scene;
+use scene::{Scene, Subject};
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -42,12 +42,18 @@ struct Scale {
     n_runs: usize,
     /// Divides what a run does.
     divisor: u64,
+    /// Of the subjects only this one, and nothing to compare it with: for a profile.
+    only: Option<Subject>,
 }
 
 impl Scale {
     /// `full` of a full benchmark, the matching part of a quick one.
     fn of(self, full: u64) -> u64 {
         full / self.divisor
+    }
+
+    fn wants(self, subject: Subject) -> bool {
+        self.only.is_none_or(|only| only == subject)
     }
 }
 
@@ -63,7 +69,9 @@ fn main() {
         _ => {}
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let scale = if quick { Scale { n_runs: 1, divisor: 8 } } else { Scale { n_runs: 3, divisor: 1 } };
+    let only = arguments.iter().find_map(|argument| Subject::of(argument.strip_prefix("--only=")?));
+    let (n_runs, divisor) = if quick { (1, 8) } else { (3, 1) };
+    let scale = Scale { n_runs, divisor, only };
     let named: Vec<&str> = arguments.iter().map(String::as_str).filter(|name| PARTS.contains(name)).collect();
     let wanted = |part: &str| named.is_empty() || named.contains(&part);
 

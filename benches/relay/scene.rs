@@ -25,6 +25,17 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
+    /// By its word on the command line.
+    pub(crate) fn of(word: &str) -> Option<Self> {
+        match word {
+            "bare" => Some(Self::Bare),
+            "sqlite" => Some(Self::Sqlite),
+            "postgres" => Some(Self::Postgres),
+            "broker" => Some(Self::Broker),
+            _ => None,
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bare => "(a) bare loop",
