@@ -17,7 +17,7 @@ macro_rules! points {
         pub enum Point { $($(#[doc = $doc])+ $point),+ }
 
         impl Point {
-            /// Every point, in the order of an invite's life.
+            /// Every point, about in the order of a process's and an invite's life.
             pub const ALL: &[Self] = &[$(Self::$point),+];
 
             /// The name that arms it.
@@ -29,6 +29,8 @@ macro_rules! points {
 }
 
 points! {
+    /// The schema is about to be brought up to date, or the key of the fingerprints to be kept.
+    PrepareCommit => "prepare.commit",
     /// Events are about to be committed.
     AcceptCommit => "accept.commit",
     /// Events are committed, nobody knows yet.
@@ -37,6 +39,10 @@ points! {
     SourceAck => "source.ack",
     /// The ack is handed to the connection; it may or may not have left.
     SourceAcked => "source.acked",
+    /// Poison is about to be published to the dead-letter queue.
+    BurySend => "bury.send",
+    /// Poison is confirmed in the dead-letter queue, and not acknowledged yet.
+    BuryConfirmed => "bury.confirmed",
     /// The webhook is about to answer 202.
     WebhookAnswer => "webhook.answer",
     /// Due invites are about to be committed as taken.
@@ -67,6 +73,8 @@ points! {
     OrderCommitted => "order.committed",
     /// Codes and old rows are about to be erased.
     TidyCommit => "tidy.commit",
+    /// What this replica has in hand is about to be given back to the others.
+    GiveBackCommit => "give_back.commit",
 }
 
 struct Armed {

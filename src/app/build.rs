@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::broker::{
     Address, Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions, QueueType,
-    SinkTopology, Topology,
+    SinkTopology, Topology, WayIn,
 };
 use crate::config::{self, Config, SecretFiles, SecretSource};
 use crate::dashdoc::client::{self, Client, TokenSource};
@@ -212,13 +212,15 @@ pub(super) fn rabbitmq_source(
     let prefetch =
         NonZeroU16::new(section.prefetch).context("source.rabbitmq.prefetch must be above zero")?;
     let options = ConsumerOptions::new(address.clone(), topology, prefetch);
-    let consumer = Consumer::new(options, observer(metrics, Purpose::Consume));
+    let way_in = WayIn::following(relay.watch_open());
+    let consumer = Consumer::new(options, observer(metrics, Purpose::Consume)).behind(way_in);
     // With a webhook beside it, a broker that is away must not take the webhook out of service.
     readiness::follow_broker(
         health,
         "source.rabbitmq",
         !config.source.webhook.enabled,
         consumer.state(),
+        Some(consumer.differences()),
         life,
     );
     let source = RabbitmqSource::new(

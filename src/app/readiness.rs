@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::broker::BrokerState;
+use crate::broker::{BrokerState, Difference};
 use crate::http::health::{Health, Part};
 use crate::invite::Gate;
 use crate::lifecycle::Lifecycle;
@@ -31,7 +31,7 @@ pub(super) fn follow(health: &Health, relay: &Arc<Relay>, life: &Lifecycle) {
         });
     }
     if let Some(state) = relay.watch_rabbitmq_sink() {
-        follow_broker(health, "sink.rabbitmq", false, state, life);
+        follow_broker(health, "sink.rabbitmq", false, state, None, life);
     }
     if let Some(open) = relay.watch_webhook_sink() {
         follow_state(health.optional("sink.webhook"), open, life, |open| {
@@ -50,15 +50,30 @@ pub(super) fn follow_broker(
     name: &'static str,
     required: bool,
     state: watch::Receiver<BrokerState>,
+    differences: Option<watch::Receiver<Vec<Difference>>>,
     life: &Lifecycle,
 ) {
     let part = if required { health.required(name) } else { health.optional(name) };
-    follow_state(part, state, life, |state| match state {
-        BrokerState::Up => Ok("connected".to_owned()),
+    follow_state(part, state, life, move |state| match state {
+        BrokerState::Up => Ok(connected(differences.as_ref())),
         BrokerState::Connecting => Err("connecting".to_owned()),
         BrokerState::Blocked { reason } => Err(format!("the broker blocks publishers: {reason}")),
+        BrokerState::Waiting { reason } => Err(format!("not subscribed: {reason}")),
         BrokerState::Down { reason } => Err(format!("not connected: {reason}")),
     });
+}
+
+/// Says what is used although it has other arguments than ours.
+fn connected(differences: Option<&watch::Receiver<Vec<Difference>>>) -> String {
+    let differences: Vec<String> = differences
+        .iter()
+        .flat_map(|found| found.borrow().iter().map(Difference::to_string).collect::<Vec<_>>())
+        .collect();
+    if differences.is_empty() {
+        "connected".to_owned()
+    } else {
+        format!("connected; used as it is: {}", differences.join(", "))
+    }
 }
 
 fn follow_state<T: Send + Sync + 'static>(

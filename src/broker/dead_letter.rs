@@ -2,6 +2,8 @@
 //!
 //! Not on the consumer's connection: a broker that blocks publishers would stop its acknowledgements too.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
@@ -10,12 +12,20 @@ use tokio::sync::Mutex;
 use super::connection::{Connection, REQUEST_TIMEOUT, connect, within};
 use super::message::{Kept, short};
 use super::{Address, Error, Topology};
+use crate::crash::{self, Point};
+
+/// Most dead letters on their way at once.
+const PORTION_MAX: usize = 64;
+/// Most bytes of them, where there is more than one.
+const PORTION_BYTES_MAX: usize = 1 << 20;
 
 /// The way to the dead-letter queue.
 pub(super) struct DeadLetters {
     address: Address,
     topology: Topology,
     line: Mutex<Option<Line>>,
+    /// Whether the last try failed, so that an outage is logged once.
+    in_trouble: AtomicBool,
 }
 
 struct Line {
@@ -33,7 +43,7 @@ pub(super) struct Condemned {
 
 impl DeadLetters {
     pub(super) fn new(address: Address, topology: Topology) -> Self {
-        Self { address, topology, line: Mutex::new(None) }
+        Self { address, topology, line: Mutex::new(None), in_trouble: AtomicBool::new(false) }
     }
 
     /// Publishes all of `batch` and returns once each is confirmed and none came back.
@@ -53,6 +63,16 @@ impl DeadLetters {
         Ok(())
     }
 
+    /// Notes a failure; whether it is the first in a row.
+    pub(super) fn begin_trouble(&self) -> bool {
+        !self.in_trouble.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes a success; whether it ends a row of failures.
+    pub(super) fn end_trouble(&self) -> bool {
+        self.in_trouble.swap(false, Ordering::Relaxed)
+    }
+
     async fn open(&self) -> Result<Line, Error> {
         let connection = connect(&self.address.current(), "dead-letter").await?;
         self.topology.apply_dead_queue(&connection).await?;
@@ -68,6 +88,7 @@ impl DeadLetters {
             Err(error) => return Ok(Err(error)),
         };
         let now = crate::time::now();
+        crash::pass(Point::BurySend);
         let confirms =
             batch.iter().map(|condemned| {
                 let Condemned { kept, reason_code, reason } = condemned;
@@ -88,6 +109,27 @@ impl DeadLetters {
                 Confirmation::NotRequested => return Ok(Err(Error::NotTaken("confirms are off"))),
             }
         }
+        crash::pass(Point::BuryConfirmed);
         Ok(Ok(()))
     }
+}
+
+/// Cuts `condemned` into what is published at once.
+pub(super) fn portions(condemned: Vec<Condemned>) -> Vec<Vec<Condemned>> {
+    let mut portions: Vec<Vec<Condemned>> = Vec::new();
+    let mut n_bytes = 0;
+    for one in condemned {
+        let size = one.kept.body().len();
+        match portions.last_mut() {
+            Some(last) if last.len() < PORTION_MAX && n_bytes + size <= PORTION_BYTES_MAX => {
+                n_bytes += size;
+                last.push(one);
+            }
+            Some(_) | None => {
+                n_bytes = size;
+                portions.push(vec![one]);
+            }
+        }
+    }
+    portions
 }

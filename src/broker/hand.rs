@@ -10,12 +10,14 @@ use tokio::time::Instant;
 use super::Verdict;
 use super::ledger::Ledger;
 use super::message::Kept;
+use super::session::{End, Ended};
 use crate::crash::{self, Point};
 
 /// A batch with its verdicts.
 pub(super) struct Judged {
     pub(super) batch: Vec<Kept>,
-    pub(super) verdicts: Vec<Verdict>,
+    /// `None` if the handler gave no answer in time.
+    pub(super) verdicts: Option<Vec<Verdict>>,
 }
 
 /// What is in hand.
@@ -30,8 +32,10 @@ pub(super) struct Hand<'a> {
     pub(super) condemned: Vec<u64>,
     /// What the handler could not accept.
     pub(super) held: Vec<Kept>,
-    /// Set from the first [`Verdict::Hold`] until a batch is judged without one.
+    /// Set while something is held or the way in is closed.
     pub(super) hold: Option<Hold>,
+    pub(super) n_received: u64,
+    pub(super) n_settled: u64,
 }
 
 /// Since when nothing could be accepted, and when to ask again.
@@ -51,7 +55,27 @@ impl Hand<'_> {
             condemned: Vec::new(),
             held: Vec::new(),
             hold: None,
+            n_received: 0,
+            n_settled: 0,
         }
+    }
+
+    /// The end of the subscription, with what it was good for.
+    pub(super) fn ended(&self, end: End) -> Ended {
+        Ended { end, n_received: self.n_received, n_settled: self.n_settled }
+    }
+
+    /// Notes new deliveries.
+    pub(super) fn receive(&mut self, batch: &[Kept]) {
+        for kept in batch {
+            self.ledger.receive(kept.tag);
+        }
+        self.n_received += batch.len() as u64;
+    }
+
+    /// Deliveries that the broker waits for a word about, as far as we know of them.
+    pub(super) fn n_unsettled(&self) -> u64 {
+        self.n_received - self.n_settled
     }
 
     /// These are safe in the dead-letter queue.
@@ -62,6 +86,7 @@ impl Hand<'_> {
 
     /// Acknowledges, in as few frames as is safe.
     pub(super) fn ack(&mut self, tags: Vec<u64>) {
+        self.n_settled += tags.len() as u64;
         let acks = self.ledger.settle(tags);
         let bundle = acks.up_to.map(|tag| (tag, true));
         let any = bundle.is_some() || !acks.single.is_empty();

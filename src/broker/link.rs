@@ -13,6 +13,8 @@ use super::{Address, BrokerEvent, BrokerState, Endpoint, Observer};
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
 /// Highest ceiling of the reconnect delay: how late a recovered broker is noticed at worst.
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
+/// So many different reasons of one outage are logged, each once.
+const REASONS_MAX: usize = 8;
 /// A session that lived this long was a success, and its end starts the backoff anew.
 const STEADY_AFTER: Duration = Duration::from_secs(30);
 
@@ -26,6 +28,8 @@ pub(super) struct Link {
     state: watch::Sender<BrokerState>,
     /// Failures in a row, sessions that ended before they were steady included.
     n_failures: u32,
+    /// Reasons of this outage that are in the log already.
+    said: Vec<String>,
     /// Since when the session is up; `None` while it is not.
     up_since: Option<Instant>,
 }
@@ -34,7 +38,7 @@ impl Link {
     pub(super) fn new(address: Address, purpose: &'static str, observer: Observer) -> Self {
         let state = watch::Sender::new(BrokerState::Connecting);
         let endpoint = address.current();
-        Self { address, endpoint, purpose, observer, state, n_failures: 0, up_since: None }
+        Self { address, endpoint, purpose, observer, state, n_failures: 0, said: Vec::new(), up_since: None }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<BrokerState> {
@@ -62,6 +66,7 @@ impl Link {
             info!(broker = %self.endpoint, purpose = self.purpose, n_failures, "connected to the broker again");
         }
         self.up_since = Some(Instant::now());
+        self.said.clear();
         self.observer.tell(BrokerEvent::Connected);
         self.state.send_replace(BrokerState::Up);
     }
@@ -73,23 +78,34 @@ impl Link {
 
     /// An attempt failed or the session ended, for `reason`.
     pub(super) fn down(&mut self, event: BrokerEvent, reason: &impl Display) {
-        let is_news = self.up_since.is_some() || *self.state.borrow() == BrokerState::Connecting;
         if self.up_since.take().is_some_and(|since| since.elapsed() >= STEADY_AFTER) {
             self.n_failures = 0;
         }
         self.n_failures = self.n_failures.saturating_add(1);
-        if is_news {
-            let purpose = self.purpose;
-            if *self.state.borrow() == BrokerState::Connecting {
-                warn!(broker = %self.endpoint, purpose, %reason, "no connection to the broker yet, trying again");
-            } else {
-                warn!(broker = %self.endpoint, purpose, %reason, "the broker is lost, reconnecting");
-            }
+        let text = reason.to_string();
+        let (broker, purpose, n_failures) = (&self.endpoint, self.purpose, self.n_failures);
+        if self.said.contains(&text) || self.said.len() >= REASONS_MAX {
+            debug!(%broker, purpose, %reason, n_failures, "still no session with the broker");
         } else {
-            debug!(broker = %self.endpoint, purpose = self.purpose, %reason, self.n_failures, "still no broker");
+            let what = match &*self.state.borrow() {
+                BrokerState::Connecting => "no connection to the broker yet, trying again",
+                BrokerState::Down { .. } => "still no session with the broker, for another reason",
+                _ if event == BrokerEvent::Disconnected => "the broker is lost, reconnecting",
+                _ => "the session with the broker has ended, beginning a new one",
+            };
+            warn!(%broker, purpose, %reason, "{what}");
+            self.said.push(text);
         }
         self.observer.tell(event);
         self.state.send_replace(BrokerState::Down { reason: reason.to_string() });
+    }
+
+    /// There is no session, and none is wanted until what `reason` names is over.
+    pub(super) fn waiting(&mut self, reason: String) {
+        if !matches!(*self.state.borrow(), BrokerState::Waiting { .. }) {
+            info!(purpose = self.purpose, reason, "not subscribed until this is over");
+        }
+        self.state.send_replace(BrokerState::Waiting { reason });
     }
 
     pub(super) fn blocked(&self, reason: String) {

@@ -10,6 +10,8 @@
 //! - a delivery is acknowledged only after the handler said so, and is given back to the broker otherwise;
 //! - a publish is `Ok` only if the broker confirmed the message **and** routed it to a queue;
 //! - prefetch is always set, and set again with every subscription;
+//! - while the [way in](WayIn) is closed nothing is consumed, so that an outage behind us uses up no message's
+//!   delivery limit;
 //! - no error, log line or `Debug` output holds a password or a message body.
 
 mod connection;
@@ -27,6 +29,7 @@ mod removal;
 mod session;
 mod state;
 mod topology;
+mod way_in;
 mod window;
 
 pub use connection::{Connection, connect};
@@ -38,3 +41,4 @@ pub use message::{Delivery, Message, Verdict};
 pub use publisher::{Publisher, PublisherOptions};
 pub use state::{BrokerEvent, BrokerState, Observer};
 pub use topology::{Difference, Mode, QueueLook, QueueType, SinkTopology, Topology};
+pub use way_in::WayIn;

@@ -78,7 +78,9 @@ impl Publisher {
         match *self.state.borrow() {
             BrokerState::Up => {}
             BrokerState::Blocked { .. } => return Err(PublishError::Blocked),
-            BrokerState::Connecting | BrokerState::Down { .. } => return Err(PublishError::Disconnected),
+            BrokerState::Connecting | BrokerState::Waiting { .. } | BrokerState::Down { .. } => {
+                return Err(PublishError::Disconnected);
+            }
         }
         let (reply, result) = oneshot::channel();
         let job = Job { message, reply };
@@ -144,7 +146,8 @@ impl Task {
     /// Topology, then a channel in confirm mode; without it every publish would look like a success.
     async fn open(&mut self, connection: &Connection) -> Result<Arc<Channel>, Error> {
         let differences = self.options.topology.apply(connection, &self.observer).await?;
-        report(differences, &mut self.differences);
+        report(&differences, &self.differences);
+        self.differences = differences;
         let channel = connection.channel().await?;
         let selecting = channel.confirm_select(ConfirmSelectOptions::default());
         within(REQUEST_TIMEOUT, "turning confirms on", selecting).await?;

@@ -15,6 +15,11 @@ pub enum BrokerState {
         /// The broker's own words, for example "low on memory".
         reason: String,
     },
+    /// Not subscribed on purpose, until what the consumer feeds takes events again.
+    Waiting {
+        /// What it waits for.
+        reason: String,
+    },
     /// Down; reconnecting until the process drains.
     Down {
         /// Why the last attempt or session ended.
@@ -35,6 +40,10 @@ pub enum BrokerEvent {
     ConsumerCancelled,
     /// The periodic check found no queue, or no consumer on it, behind a connection that looked healthy.
     ConsumerLost,
+    /// Messages were ready and there was room for them, but the broker delivered none.
+    DeliveriesStopped,
+    /// Deliveries were with the handler for too long without any word about them.
+    HandStuck,
     /// A channel was closed by the broker under a living connection.
     ChannelDied,
     /// The broker began to block publishers.
@@ -61,12 +70,14 @@ pub enum BrokerEvent {
 
 impl BrokerEvent {
     /// Every event, for metrics that exist from the start.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Connected,
         Self::Disconnected,
         Self::AttemptFailed,
         Self::ConsumerCancelled,
         Self::ConsumerLost,
+        Self::DeliveriesStopped,
+        Self::HandStuck,
         Self::ChannelDied,
         Self::Blocked,
         Self::Unblocked,
@@ -88,6 +99,8 @@ impl BrokerEvent {
             Self::AttemptFailed => "attempt_failed",
             Self::ConsumerCancelled => "consumer_cancelled",
             Self::ConsumerLost => "consumer_lost",
+            Self::DeliveriesStopped => "deliveries_stopped",
+            Self::HandStuck => "hand_stuck",
             Self::ChannelDied => "channel_died",
             Self::Blocked => "blocked",
             Self::Unblocked => "unblocked",

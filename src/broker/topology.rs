@@ -3,6 +3,8 @@
 //! A declaration with other arguments than those that exist (`406`) closes its channel. That must not stop the
 //! service after an upgrade or an operator's change: what exists is used, and the difference is reported.
 
+use std::fmt;
+
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
@@ -63,6 +65,15 @@ pub struct Difference {
     pub argument: Option<String>,
     /// The broker's own words.
     pub text: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.argument {
+            Some(argument) => write!(f, "{} with another {argument}", self.object),
+            None => write!(f, "{}, which we may not declare", self.object),
+        }
+    }
 }
 
 impl Topology {
@@ -159,17 +170,13 @@ pub(super) async fn look_at_queue(connection: &lapin::Connection, queue: &str) -
 }
 
 /// Logs the differences that are not known yet, once each.
-pub(super) fn report(differences: Vec<Difference>, known: &mut Vec<Difference>) {
-    for difference in differences {
-        if known.contains(&difference) {
-            continue;
-        }
-        let Difference { object, argument, text } = &difference;
+pub(super) fn report(differences: &[Difference], known: &[Difference]) {
+    for difference in differences.iter().filter(|difference| !known.contains(difference)) {
+        let Difference { object, argument, text } = difference;
         warn!(
             object,
             argument, text, "the broker has this with other arguments than ours; using it as it is"
         );
-        known.push(difference);
     }
 }
 

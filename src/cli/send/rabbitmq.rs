@@ -67,7 +67,7 @@ impl Exchange {
         match settled.as_deref() {
             Ok(BrokerState::Up) => Ok(()),
             Ok(BrokerState::Blocked { reason }) => Err(format!("the broker takes nothing now ({reason})")),
-            Ok(BrokerState::Down { reason }) => Err(reason.clone()),
+            Ok(BrokerState::Down { reason } | BrokerState::Waiting { reason }) => Err(reason.clone()),
             Ok(BrokerState::Connecting) | Err(_) => Err("the connection could not be made".to_owned()),
         }
     }

@@ -3,6 +3,7 @@
 use tokio_postgres::{Client, Transaction};
 
 use super::connect::{OLDEST_SERVER, describe, unavailable};
+use crate::crash::{self, Point};
 use crate::invite::FingerprintKey;
 use crate::store::Error;
 
@@ -49,6 +50,7 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), Error> {
         let version = i32::try_from(SCHEMA).unwrap_or(i32::MAX);
         transaction.execute("UPDATE schema_version SET version = $1", &[&version]).await.map_err(wrap)?;
     }
+    crash::pass(Point::PrepareCommit);
     transaction.commit().await.map_err(wrap)
 }
 
@@ -71,6 +73,7 @@ pub(super) async fn version(client: &Client) -> Result<Option<usize>, tokio_post
 pub(super) async fn kept_key(client: &Client) -> Result<FingerprintKey, Error> {
     let made: [u8; 32] = rand::random();
     let insert = "INSERT INTO secrets (name, value) VALUES ('fingerprint_key', $1) ON CONFLICT DO NOTHING";
+    crash::pass(Point::PrepareCommit);
     client.execute(insert, &[&made.as_slice()]).await.map_err(|error| unavailable(&error))?;
     let select = "SELECT value FROM secrets WHERE name = 'fingerprint_key'";
     let row = client.query_one(select, &[]).await.map_err(|error| unavailable(&error))?;

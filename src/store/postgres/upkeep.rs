@@ -86,6 +86,7 @@ pub(super) async fn tidy(client: &mut Client, ages: Ages, cursor: &Cursor) -> Re
         let (invites, unread, next) = retire(&transaction, before(now, ages.retention), cursor).await?;
         crash::pass(Point::TidyCommit);
         transaction.commit().await?;
+        crash::pass(Point::TidyCommit);
         *cursor.0.lock().unwrap_or_else(PoisonError::into_inner) = next;
         let more = unread || i64::try_from(codes).is_ok_and(|codes| codes == TIDY_PORTION);
         Ok(Tidied { codes: usize::try_from(codes).unwrap_or(usize::MAX), invites, more })
@@ -176,6 +177,7 @@ pub(super) async fn sign_off(client: &Client, owner: i64) -> Result<u64, Error> 
 /// What this process has in hand is due at once, for the other replicas. Its own late writes are refused.
 pub(super) async fn give_back(client: &Client, hints: &Hints, owner: i64) -> Result<u64, Error> {
     // Two statements, so that each can use its partial index.
+    crash::pass(Point::GiveBackCommit);
     let mut given = 0;
     for lanes in ["lane = 8", "lane BETWEEN 1 AND 7"] {
         let sql = format!(

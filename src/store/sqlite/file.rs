@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::unavailable;
+use crate::crash::{self, Point};
 use crate::invite::FingerprintKey;
 use crate::store::Error;
 
@@ -122,6 +123,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
         let transaction = connection.transaction().map_err(wrap)?;
         transaction.execute_batch(migration).map_err(wrap)?;
         transaction.pragma_update(None, "user_version", index + 1).map_err(wrap)?;
+        crash::pass(Point::PrepareCommit);
         transaction.commit().map_err(wrap)?;
     }
     Ok(())
@@ -134,6 +136,7 @@ fn kept_key(connection: &Connection) -> rusqlite::Result<FingerprintKey> {
         return Ok(FingerprintKey::new(key));
     }
     let key: [u8; 32] = rand::random();
+    crash::pass(Point::PrepareCommit);
     connection.execute("INSERT INTO secrets (name, value) VALUES ('fingerprint_key', ?1)", params![key])?;
     Ok(FingerprintKey::new(key))
 }

@@ -133,6 +133,8 @@ impl Metrics {
             BrokerEvent::Disconnected
             | BrokerEvent::ConsumerCancelled
             | BrokerEvent::ConsumerLost
+            | BrokerEvent::DeliveriesStopped
+            | BrokerEvent::HandStuck
             | BrokerEvent::ChannelDied
             | BrokerEvent::HeldTooLong => self.broker_connected.of(purpose).set(0),
             BrokerEvent::AttemptFailed

@@ -122,7 +122,7 @@ impl Service {
     }
 
     /// Waits until it can accept work, from each of its sources.
-    async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         until("readiness", async || {
             let report = self.readiness().await;
             let parts = report["parts"].as_array().unwrap();
@@ -192,7 +192,11 @@ impl Service {
         };
         let source: AddressSource = Arc::new(move || Address::parse(&url).map_err(|error| error.to_string()));
         let listing = async { postgres::Peek::open(&source).await?.list(&all).await };
-        tokio::task::block_in_place(|| Handle::current().block_on(listing)).unwrap_or_default()
+        // On a thread of its own: the wake-ups of this one belong to the test's future.
+        let (runtime, listing) = (Handle::current(), std::pin::pin!(listing));
+        let listing =
+            || std::thread::scope(|scope| scope.spawn(|| runtime.block_on(listing)).join().unwrap());
+        tokio::task::block_in_place(listing).unwrap_or_default()
     }
 
     /// Whether there are `n` invites, all in this state.
