@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -43,7 +43,7 @@ pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
     let mut text = start_and_rest(scene, &api, &published, n).await;
     text.push_str(&flat(scene, &api, &published, scale).await);
     make(&waiting, Fill::Waiting, n);
-    text.push_str(&behind_the_gate(scene, &api, &waiting, n, scale.of(N_EVENTS)).await);
+    text.push_str(&behind_the_gate(scene, &api, &waiting, n).await);
     text
 }
 
@@ -54,12 +54,11 @@ async fn start_and_rest(scene: &mut Scene, api: &Api, path: &Path, n: u64) -> St
          |---:|---:|---:|---:|---:|\n"
     );
     let empty = scene.file("empty.db");
-    for (stored, path) in [(0, &empty), (n, &path.to_path_buf())] {
-        let (_relay, name, took) = start(scene, api, path).await;
-        let after = _relay.memory().now;
+    for (stored, path) in [(0, empty.as_path()), (n, path)] {
+        let (relay, _, took) = start(scene, api, path).await;
+        let after = relay.memory().now;
         tokio::time::sleep(WATCHED).await;
-        let later = _relay.memory().now;
-        let _ = name;
+        let later = relay.memory().now;
         note(&format!("{stored} stored: start {took:.0?}, {after:.0} MiB, later {later:.0} MiB"));
         writeln!(
             text,
@@ -106,14 +105,11 @@ async fn flat(scene: &mut Scene, api: &Api, path: &Path, scale: Scale) -> String
     text
 }
 
-/// All of them wait behind a closed gate; more come in; then it opens.
-async fn behind_the_gate(scene: &mut Scene, api: &Api, path: &Path, n: u64, n_more: u64) -> String {
+/// All of them wait behind a closed gate; then it opens.
+async fn behind_the_gate(scene: &mut Scene, api: &Api, path: &Path, n: u64) -> String {
     let (relay, name, took) = start(scene, api, path).await;
-    let started = Instant::now();
     let after = relay.memory().now;
     let admin = scene.admin_of(&name).await;
-    let bus_of = |scene: &Scene| scene.broker.url();
-    let _ = bus_of;
     tokio::time::sleep(WATCHED).await;
     let cpu = relay.cpu_seconds();
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -127,7 +123,6 @@ async fn behind_the_gate(scene: &mut Scene, api: &Api, path: &Path, n: u64, n_mo
     #[expect(clippy::cast_precision_loss, reason = "thousands of events")]
     let rate = (metric(&admin, series).await - from) as f64 / opened.elapsed().as_secs_f64();
     let peak = relay.memory().peak;
-    let _ = (started, n_more);
     note(&format!(
         "{n} waiting: start {took:.0?}, {after:.0} MiB, later {later:.0} MiB, {idle_cpu:.1} % CPU, then {rate:.0}/s, \
          peak {peak:.0} MiB"
@@ -162,9 +157,9 @@ fn mebibytes(path: &Path) -> f64 {
 }
 
 /// A store as the relay makes it, filled with SQL: to fill it event by event would take minutes.
-fn make(path: &PathBuf, fill: Fill, n: u64) {
+fn make(path: &Path, fill: Fill, n: u64) {
     let settings = Settings {
-        path: path.clone(),
+        path: path.to_owned(),
         rules: rules(),
         erase_codes_after: Duration::from_secs(3600),
         retention: Duration::from_secs(30 * 86400),
@@ -198,7 +193,7 @@ fn make(path: &PathBuf, fill: Fill, n: u64) {
     db.execute_batch(&invites).unwrap();
     db.execute_batch(&format!(
         "INSERT INTO events (invite, id, source, accepted_at) SELECT seq, event_id, event_source, accepted_at FROM invites; \
-         {}",
+         INSERT INTO counts SELECT account, state, count(*) FROM invites GROUP BY account, state; {}",
         match fill {
             Fill::Published => String::new(),
             Fill::Waiting => {

@@ -12,9 +12,10 @@ use crate::invite::FingerprintKey;
 use crate::store::Error;
 
 /// Migrations in order; `PRAGMA user_version` counts those that were applied. Never edit one that was released.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("../migrations/sqlite/0001_initial.sql"),
     include_str!("../migrations/sqlite/0002_work_list.sql"),
+    include_str!("../migrations/sqlite/0003_counts.sql"),
 ];
 
 /// SQLite before 3.51.3 can lose a commit when a WAL reset races a checkpoint (<https://sqlite.org/wal.html>).
