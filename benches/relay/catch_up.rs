@@ -36,12 +36,12 @@ pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
     let told = RATE * seconds;
     // One event each, so that everything works before it stops working.
     for trial in [&outage, &storm] {
-        tell(scene, trial, 0..1).await;
+        tell(scene, trial, 1..2).await;
         soon("the first invite", published(scene, trial, 1)).await;
     }
     scene.broker.stop();
     writeln!(storm.api.process.stdin(), "throttle").unwrap();
-    tokio::join!(tell(scene, &outage, 1..told + 1), tell(scene, &storm, 1..told + 1));
+    tokio::join!(tell(scene, &outage, 2..told + 2), tell(scene, &storm, 2..told + 2));
 
     writeln!(storm.api.process.stdin(), "open").unwrap();
     let opened = Instant::now();

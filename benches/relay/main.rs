@@ -95,6 +95,9 @@ fn main() {
         if wanted("catch-up") {
             report.section("catch-up", catch_up::run(&mut scene, scale).await);
         }
-        report.finish();
+        // One subject alone is no report.
+        if only.is_none() {
+            report.finish();
+        }
     });
 }

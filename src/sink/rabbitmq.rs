@@ -2,8 +2,6 @@
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tracing::Instrument as _;
-
 use super::{NotConfirmed, Trail};
 use crate::broker::{Address, BrokerState, Message, PublishError, Publisher};
 use crate::event::{CONTENT_TYPE, Outgoing};
@@ -66,7 +64,7 @@ impl RabbitmqSink {
             timestamp: event.time,
             body: Bytes::copy_from_slice(&event.body),
         };
-        self.publisher.publish(message).instrument(span.clone()).await.map_err(|error| {
+        self.publisher.publish(message).await.map_err(|error| {
             let reason = reason_of(error);
             spans::failed(&span, reason.as_str());
             NotConfirmed { setback: setback_of(error), reason }
