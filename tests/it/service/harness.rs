@@ -270,6 +270,13 @@ impl Service {
         self.process().child.id()
     }
 
+    /// Its memory, as the kernel counts it.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// A file beside the configuration.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
