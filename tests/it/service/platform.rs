@@ -1,6 +1,7 @@
 //! The platform around the service: it tells of truckers and collects what is announced.
 
 use lapin::BasicProperties;
+use lapin::types::AMQPValue;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
@@ -31,6 +32,18 @@ pub(crate) fn trucker_created(pk: u64, event_id: &str) -> String {
         "datacontenttype": "application/json", "data": data,
     })
     .to_string()
+}
+
+/// A header as a person would read it: its own debug output lists bytes.
+fn in_words(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(text) => text.to_string(),
+        AMQPValue::FieldTable(table) => {
+            table.inner().iter().map(|(name, value)| format!("{name}: {}\n", in_words(value))).collect()
+        }
+        AMQPValue::FieldArray(list) => list.as_slice().iter().map(|value| in_words(value) + ", ").collect(),
+        other => format!("{other:?}"),
+    }
 }
 
 /// The platform's side of a broker: an exchange, and a durable queue that keeps everything announced on it.
@@ -129,7 +142,8 @@ impl Bus {
         let (operator, queue) = (self.operator().await, self.dead_queue());
         let mut dead = Vec::new();
         while let Some(message) = operator.take(&queue).await {
-            dead.push((message.data, format!("{:?}", message.properties.headers())));
+            let headers = message.properties.headers().clone().unwrap_or_default();
+            dead.push((message.data, in_words(&AMQPValue::FieldTable(headers))));
         }
         dead
     }
