@@ -47,7 +47,7 @@ pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
     let opened = Instant::now();
     soon("the end of the storm", published(scene, &storm, told + 1)).await;
     let after_storm = opened.elapsed();
-    start_again(&scene.broker).await;
+    start_again(&scene.broker);
     let back = Instant::now();
     soon("the end of the outage", published(scene, &outage, told + 1)).await;
     let after_outage = back.elapsed();
@@ -108,7 +108,7 @@ async fn published(scene: &Scene, trial: &Trial, n: u64) {
     }
 }
 
-async fn start_again(broker: &RabbitMq) {
+fn start_again(broker: &RabbitMq) {
     // Starting blocks its thread; nothing else is to be done on it meanwhile.
     broker.start_again();
 }

@@ -80,20 +80,20 @@ fn main() {
         let mut scene = Scene::set();
         let mut report = Report::begin(quick);
         if wanted("throughput") {
-            report.section("throughput", throughput::run(&mut scene, scale).await);
+            report.section("throughput", &throughput::run(&mut scene, scale).await);
         }
         if wanted("latency") {
-            report.section("latency", latency::run(&mut scene, scale).await);
+            report.section("latency", &latency::run(&mut scene, scale).await);
         }
         if wanted("pacing") {
-            report.section("pacing", pacing::run(&mut scene, scale).await);
+            report.section("pacing", &pacing::run(&mut scene, scale).await);
         }
         if wanted("stored") {
-            report.section("stored", stored::run(&mut scene, scale).await);
+            report.section("stored", &stored::run(&mut scene, scale).await);
         }
         // Last: it stops the broker.
         if wanted("catch-up") {
-            report.section("catch-up", catch_up::run(&mut scene, scale).await);
+            report.section("catch-up", &catch_up::run(&mut scene, scale).await);
         }
         // One subject alone is no report.
         if only.is_none() {

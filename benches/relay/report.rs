@@ -1,5 +1,6 @@
 //! What was found out: a section for each part, kept between runs, and all of them together in `BENCHMARKS.md`.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -25,7 +26,7 @@ impl Report {
     }
 
     /// Keeps what a part found out.
-    pub(crate) fn section(&mut self, part: &str, text: String) {
+    pub(crate) fn section(&mut self, part: &str, text: &str) {
         let size = if self.quick { "*A quick run: for orientation only.*\n\n" } else { "" };
         let text = format!("{size}{}\n", text.trim_end());
         println!("\n{text}");
@@ -42,7 +43,7 @@ impl Report {
         );
         for (part, title) in SECTIONS {
             if let Ok(text) = std::fs::read_to_string(directory().join(part).with_extension("md")) {
-                document.push_str(&format!("\n## {title}\n\n`scripts/bench {part}`\n\n{text}"));
+                let _ = write!(document, "\n## {title}\n\n`scripts/bench {part}`\n\n{text}");
             }
         }
         std::fs::write(root().join("BENCHMARKS.md"), document).unwrap();

@@ -163,8 +163,9 @@ impl Scene {
         let log = self.file(&format!("{name}.log"));
         loop {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
-            let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-            let started = lines.filter(|line| line["message"] == "started").last();
+            let mut lines =
+                text.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let started = lines.find(|line| line["message"] == "started");
             if let Some(address) = started.and_then(|line| line[side].as_str().map(str::to_owned)) {
                 return address;
             }

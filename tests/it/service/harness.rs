@@ -170,6 +170,11 @@ impl Service {
         format!("http://{}{path}", self.process().admin)
     }
 
+    /// Gets from the admin port, whatever the answer.
+    pub(crate) async fn ask(&self, path: &str) -> String {
+        http::get(self.admin_url(path)).await
+    }
+
     /// Posts to the admin API; `None` if nobody answers.
     pub(crate) async fn order(&self, path: &str, body: &str) -> Option<http::Answer> {
         http::post(self.admin_url(path), &[("content-type", "application/json")], body).await
@@ -280,6 +285,11 @@ impl Service {
     /// A file beside the configuration.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Where configuration and store are.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     fn config_path(&self) -> PathBuf {
