@@ -7,7 +7,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Environment variable that arms a point: `name`, or `name:n` for its n-th passing.
+/// Environment variable that arms a point: `name`, or `name:n` for its n-th passing. With `!words` behind it the thread
+/// panics there with these words, as a mistake in the program would, instead of being killed.
 pub const VARIABLE: &str = "INVITE_RELAY_CRASH_POINT";
 
 macro_rules! points {
@@ -80,18 +81,23 @@ points! {
 struct Armed {
     point: Point,
     passes_left: AtomicU32,
+    /// What a panic says; `None` is killed.
+    words: Option<String>,
 }
 
 static ARMED: OnceLock<Armed> = OnceLock::new();
 
 /// Arms the point that `setting` names. Called once, by `main`.
 pub fn arm(setting: &str) -> Result<(), UnknownPoint> {
-    let (name, nth) = setting.split_once(':').unwrap_or((setting, "1"));
+    let (place, words) =
+        setting.split_once('!').map_or((setting, None), |(place, words)| (place, Some(words)));
+    let (name, nth) = place.split_once(':').unwrap_or((place, "1"));
     let point = Point::ALL.iter().copied().find(|point| point.name() == name);
     let (Some(point), Ok(nth)) = (point, nth.parse::<u32>()) else {
-        return Err(UnknownPoint(setting.to_owned()));
+        return Err(UnknownPoint(place.to_owned()));
     };
-    let _ = ARMED.set(Armed { point, passes_left: AtomicU32::new(nth.max(1)) });
+    let (passes_left, words) = (AtomicU32::new(nth.max(1)), words.map(str::to_owned));
+    let _ = ARMED.set(Armed { point, passes_left, words });
     Ok(())
 }
 
@@ -99,6 +105,9 @@ pub fn arm(setting: &str) -> Result<(), UnknownPoint> {
 pub fn pass(point: Point) {
     let Some(armed) = ARMED.get() else { return };
     if armed.point == point && armed.passes_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if let Some(words) = &armed.words {
+            panic!("{words}");
+        }
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         // SIGKILL is delivered before the call returns to this thread or not at all.
         std::process::abort();

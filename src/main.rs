@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// An event is some hundred small allocations on several threads; this allocator takes half the time for them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     invite_relay::cli::main()
 }

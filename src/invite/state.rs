@@ -1,6 +1,7 @@
 //! An invite and its states. A variant holds only what is true in it, and the store's row mirrors it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -31,8 +32,8 @@ pub struct Invite {
     /// `retry.max_age` runs from here: acceptance, or the last redrive, plus all the time in which an outage, a queue
     /// or a stopped service held the work up.
     pub begun_at: Timestamp,
-    /// The event that asked for it.
-    pub cause: Cause,
+    /// The event that asked for it. Shared: it never changes, and an invite is copied at every step.
+    pub cause: Arc<Cause>,
     /// Counts the writes to this row. Every write names the count it saw and is refused if another writer came
     /// between: whoever lost its lease has lost its authority.
     pub fence: u64,
@@ -40,7 +41,12 @@ pub struct Invite {
 
 impl Invite {
     /// A new invite, due at once.
-    pub fn received(key: TruckerKey, generation: Generation, cause: Cause, now: Timestamp) -> Self {
+    pub fn received(
+        key: TruckerKey,
+        generation: Generation,
+        cause: impl Into<Arc<Cause>>,
+        now: Timestamp,
+    ) -> Self {
         Self {
             key,
             generation,
@@ -52,7 +58,7 @@ impl Invite {
             last_failure: None,
             accepted_at: now,
             begun_at: now,
-            cause,
+            cause: cause.into(),
             fence: 0,
         }
     }

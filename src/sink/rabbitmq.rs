@@ -1,9 +1,5 @@
 //! Events to a topic exchange: persistent, mandatory, confirmed.
 
-use bytes::Bytes;
-use tokio::sync::watch;
-use tracing::Instrument as _;
-
 use super::{NotConfirmed, Trail};
 use crate::broker::{Address, BrokerState, Message, PublishError, Publisher};
 use crate::event::{CONTENT_TYPE, Outgoing};
@@ -11,6 +7,8 @@ use crate::invite::{Announcement, Setback};
 use crate::telemetry::metrics::PublishFailure;
 use crate::telemetry::propagation::{self, TraceHeaders};
 use crate::telemetry::spans;
+use bytes::Bytes;
+use tokio::sync::watch;
 
 /// Where and how to publish.
 pub struct RabbitmqSink {
@@ -66,7 +64,7 @@ impl RabbitmqSink {
             timestamp: event.time,
             body: Bytes::copy_from_slice(&event.body),
         };
-        self.publisher.publish(message).instrument(span.clone()).await.map_err(|error| {
+        self.publisher.publish(message).await.map_err(|error| {
             let reason = reason_of(error);
             spans::failed(&span, reason.as_str());
             NotConfirmed { setback: setback_of(error), reason }

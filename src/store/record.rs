@@ -1,6 +1,7 @@
 //! The flat form of an invite: one field per column, the same for every engine.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::invite::{
     Announce, Cause, Failure, FailureClass, Fingerprint, Generation, Invite, InviteCode, IssuedCode, Lane,
@@ -186,13 +187,13 @@ impl StoredInvite {
             last_failure,
             accepted_at: Timestamp::from_millis(self.accepted_at),
             begun_at: Timestamp::from_millis(record.begun_at),
-            cause: Cause {
+            cause: Arc::new(Cause {
                 event_id: self.event_id,
                 event_source: self.event_source,
                 trucker,
                 traceparent: self.traceparent,
                 tracestate: self.tracestate,
-            },
+            }),
             fence: self.fence,
             key,
         })

@@ -3,10 +3,8 @@
 //! A trace context comes in with an event, is stored with the invite, and leaves with the outgoing event.
 //! With an exporter it leaves as the context of our own publish span; without one it leaves as it came.
 
-use std::collections::HashMap;
-
 use opentelemetry::Context;
-use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TraceId};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
@@ -70,10 +68,10 @@ pub fn extract(traceparent: Option<&str>, tracestate: Option<&str>) -> Context {
 
 /// The context of `span`, to be sent or stored. `None` if nobody traces it.
 pub fn inject(span: &Span) -> Option<TraceHeaders> {
-    let mut carrier = HashMap::new();
-    TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
-    let tracestate = carrier.remove("tracestate").filter(|state| !state.is_empty());
-    Some(TraceHeaders { traceparent: carrier.remove("traceparent")?, tracestate })
+    let mut written = Written::default();
+    TraceContextPropagator::new().inject_context(&span.context(), &mut written);
+    let tracestate = written.tracestate.filter(|state| !state.is_empty());
+    Some(TraceHeaders { traceparent: written.traceparent?, tracestate })
 }
 
 /// The trace that `span` belongs to, if it is recorded: what an exemplar refers to.
@@ -121,10 +119,45 @@ pub fn link(span: &Span, headers: Option<&TraceHeaders>) {
 }
 
 fn read(traceparent: &str, tracestate: Option<&str>) -> Context {
-    let mut carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
-    carrier.extend(tracestate.map(|state| ("tracestate".to_owned(), state.to_owned())));
     // Not onto the current context: what is current here says nothing about who sent this.
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &Read { traceparent, tracestate })
+}
+
+/// The two headers as the propagator reads them. A map would do; this is done several times for each event.
+struct Read<'a> {
+    traceparent: &'a str,
+    tracestate: Option<&'a str>,
+}
+
+impl Extractor for Read<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            "traceparent" => Some(self.traceparent),
+            "tracestate" => self.tracestate,
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent", "tracestate"]
+    }
+}
+
+/// The two headers as the propagator writes them.
+#[derive(Default)]
+struct Written {
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+}
+
+impl Injector for Written {
+    fn set(&mut self, key: &str, value: String) {
+        match key {
+            "traceparent" => self.traceparent = Some(value),
+            "tracestate" => self.tracestate = Some(value),
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]

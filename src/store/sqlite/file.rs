@@ -13,9 +13,10 @@ use crate::invite::FingerprintKey;
 use crate::store::Error;
 
 /// Migrations in order; `PRAGMA user_version` counts those that were applied. Never edit one that was released.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("../migrations/sqlite/0001_initial.sql"),
     include_str!("../migrations/sqlite/0002_work_list.sql"),
+    include_str!("../migrations/sqlite/0003_counts.sql"),
 ];
 
 /// How long a write waits for another process, an operator's command, that is at it.

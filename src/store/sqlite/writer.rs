@@ -1,7 +1,7 @@
 //! The writer thread: takes what has queued up, commits it as one transaction, then answers everybody.
 //!
-//! Each command runs in a savepoint, so that one bad command doesn't fail its neighbours; a failing commit
-//! fails them all, and nothing was changed.
+//! One bad command doesn't fail its neighbours: a command of several statements runs in a savepoint, one of a single
+//! statement is undone by SQLite itself. A failing commit fails them all, and nothing was changed.
 
 mod commands;
 mod orders;
@@ -54,11 +54,21 @@ pub(super) struct Writer {
 
 type Run = Box<dyn FnOnce(&Connection, &mut Context) -> Box<dyn Answer> + Send>;
 
+/// How much a command writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// A single statement, which has its full effect or none.
+    Statement,
+    /// Several: in a savepoint.
+    Several,
+}
+
 /// A command: what to do inside the transaction, and whom to tell after it.
 struct Command {
+    extent: Extent,
     /// Passed before and after the commit of the group that holds this command.
     points: (Point, Point),
-    /// Runs inside a savepoint; the answer leaves only after the commit.
+    /// Runs inside the transaction; the answer leaves only after the commit.
     run: Run,
 }
 
@@ -152,7 +162,8 @@ impl Writer {
 
     pub(super) async fn advance(&self, invite: Invite, input: Input) -> Result<Work, Error> {
         let points = (Point::AdvanceCommit, Point::Advanced);
-        self.submit(points, move |db, context| commands::advance(db, context, invite, input)).await
+        let run = move |db: &Connection, context: &mut Context| commands::advance(db, context, invite, input);
+        self.submit_as(Extent::Statement, points, run).await
     }
 
     pub(super) async fn move_gate(&self, account: AccountName, decide: GateDecision) -> Result<Gate, Error> {
@@ -195,6 +206,14 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&Connection, &mut Context) -> Result<T, Error> + Send + 'static,
     {
+        self.submit_as(Extent::Several, points, run).await
+    }
+
+    async fn submit_as<T, F>(&self, extent: Extent, points: (Point, Point), run: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &mut Context) -> Result<T, Error> + Send + 'static,
+    {
         let (to, answer) = oneshot::channel();
         let run = Box::new(move |db: &Connection, context: &mut Context| {
             let reply: Box<dyn Answer> = Box::new(Reply { result: run(db, context), to });
@@ -202,7 +221,7 @@ impl Writer {
         });
         let gone = || Error::Unavailable("the store takes no writes".to_owned());
         let commands = self.commands.as_ref().ok_or_else(gone)?;
-        commands.send(Command { points, run }).map_err(|_| gone())?;
+        commands.send(Command { extent, points, run }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -257,12 +276,20 @@ impl Thread {
             if !points.contains(&command.points) {
                 points.push(command.points);
             }
-            answers.push(self.run_in_savepoint(command));
+            // A full disk can end the transaction under a statement. What runs after that would be committed by itself:
+            // dropping a command answers its caller with an error.
+            if !self.connection.is_autocommit() {
+                answers.push(self.carry_out(command));
+            }
         }
         for (before, _) in &points {
             crash::pass(*before);
         }
-        let committed = self.execute("COMMIT");
+        let committed = if self.connection.is_autocommit() {
+            Err(Error::Unavailable("the transaction has ended early".to_owned()))
+        } else {
+            self.write_counts().and_then(|()| self.execute("COMMIT"))
+        };
         match &committed {
             Ok(()) => {
                 for (_, after) in &points {
@@ -295,16 +322,19 @@ impl Thread {
         matches!(busy, Ok(false))
     }
 
-    fn run_in_savepoint(&mut self, command: Command) -> Box<dyn Answer> {
+    fn carry_out(&mut self, command: Command) -> Box<dyn Answer> {
         let moves_before = self.context.moves.len();
-        let opened = self.execute("SAVEPOINT command").is_ok();
+        let several = command.extent == Extent::Several;
+        let opened = several && self.execute("SAVEPOINT command").is_ok();
         let answer = (command.run)(&self.connection, &mut self.context);
         if opened {
             if answer.is_err() {
-                self.context.moves.truncate(moves_before);
                 let _ = self.execute("ROLLBACK TO command");
             }
             let _ = self.execute("RELEASE command");
+        }
+        if answer.is_err() {
+            self.context.moves.truncate(moves_before);
         }
         answer
     }
@@ -312,6 +342,20 @@ impl Thread {
     fn execute(&self, sql: &str) -> Result<(), Error> {
         let run = self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
         run.map(drop).map_err(|error| unavailable(&error))
+    }
+
+    /// The books go into the same commit, so that a start need not count the rows.
+    fn write_counts(&self) -> Result<(), Error> {
+        let mut changes: BTreeMap<(&AccountName, StateName), i64> = BTreeMap::new();
+        for Move { account, from, to } in &self.context.moves {
+            for (state, change) in [(from, -1), (to, 1)] {
+                if let Some(state) = state {
+                    *changes.entry((account, *state)).or_default() += change;
+                }
+            }
+        }
+        changes.retain(|_, change| *change != 0);
+        commands::add_to_counts(&self.connection, &changes).map_err(|error| unavailable(&error))
     }
 
     fn apply_moves(&mut self) {

@@ -36,3 +36,37 @@ async fn a_full_backlog_leaves_events_with_their_senders_until_there_is_room() {
     println!("a backlog of 20: {}", check(1..=101, &bus.take_announced().await, &api.handle));
     until("readiness", async || service.readiness().await["ready"] == true).await;
 }
+
+/// Invites that wait when memory is first looked at: by then every cache is full.
+const FIRST: u64 = 10_000;
+/// And when it is looked at again.
+const ALL: u64 = 50_000;
+/// What as many more may take. A task or a copy of its event for each of them would be several times this.
+const GROWTH_MAX_KIB: u64 = 16 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_number_of_invites_that_wait_behind_a_closed_gate_takes_no_more_memory() {
+    let (api, bus) = (Api::faultless().await, bus("gate").await);
+    // The first call is refused, and nothing asks again for the length of the test.
+    api.handle.set_tokens(["another"]);
+    let settings = bus
+        .as_sink(bus.as_source(api.settings()))
+        .with("retry.probe_delay", "1h")
+        .with("dashdoc.max_in_flight", 256);
+    let service = Service::start(&settings).await;
+    let accepted = async || {
+        service.count("invite_relay_events_received_total", &["rabbitmq", r#"outcome="accepted""#]).await
+    };
+    let mut resident = Vec::new();
+    for (from, to) in [(1, FIRST), (FIRST + 1, ALL)] {
+        // In portions, for the sake of the test's own memory.
+        for portion in (from..=to).step_by(5000) {
+            bus.tell(portion..=to.min(portion + 4999)).await;
+        }
+        until("all events to be accepted", async || accepted().await == to).await;
+        resident.push(service.resident_kib());
+    }
+    let (first, all) = (resident[0], resident[1]);
+    println!("{FIRST} invites wait: {first} KiB; {ALL}: {all} KiB");
+    assert!(all < first + GROWTH_MAX_KIB, "{} more invites took {} KiB", ALL - FIRST, all - first);
+}

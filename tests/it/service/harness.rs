@@ -175,6 +175,11 @@ impl Service {
         format!("http://{}{path}", self.process().admin)
     }
 
+    /// Gets from the admin port, whatever the answer.
+    pub(crate) async fn ask(&self, path: &str) -> String {
+        http::get(self.admin_url(path)).await
+    }
+
     /// Posts to the admin API; `None` if nobody answers.
     pub(crate) async fn order(&self, path: &str, body: &str) -> Option<http::Answer> {
         http::post(self.admin_url(path), &[("content-type", "application/json")], body).await
@@ -286,9 +291,21 @@ impl Service {
         self.process().child.id()
     }
 
+    /// Its memory, as the kernel counts it.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// A file beside the configuration.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Where configuration and store are.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     fn config_path(&self) -> PathBuf {

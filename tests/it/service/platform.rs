@@ -37,6 +37,19 @@ pub(crate) fn trucker_created(pk: u64, event_id: &str) -> String {
     .to_string()
 }
 
+/// A header as a person would read it: its own debug output lists bytes.
+fn in_words(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(text) => text.to_string(),
+        AMQPValue::FieldTable(table) => {
+            let lines = table.inner().iter().map(|(name, value)| format!("{name}: {}", in_words(value)));
+            lines.collect::<Vec<_>>().join("\n")
+        }
+        AMQPValue::FieldArray(list) => list.as_slice().iter().map(|value| in_words(value) + ", ").collect(),
+        other => format!("{other:?}"),
+    }
+}
+
 /// The platform's side of a broker: an exchange, and a durable queue that keeps everything announced on it.
 pub(crate) struct Bus {
     url: SecretString,
@@ -163,7 +176,8 @@ impl Bus {
         let (operator, queue) = (self.operator().await, self.dead_queue());
         let mut dead = Vec::new();
         while let Some(message) = operator.take(&queue).await {
-            dead.push((message.data, format!("{:?}", message.properties.headers())));
+            let headers = message.properties.headers().clone().unwrap_or_default();
+            dead.push((message.data, in_words(&AMQPValue::FieldTable(headers))));
         }
         dead
     }

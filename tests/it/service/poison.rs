@@ -80,8 +80,7 @@ async fn a_person_looks_at_dead_letters_and_gives_them_back_after_a_mend() {
     until("the rest to die again", async || bus.n_dead().await == 1 && bus.source_is_empty().await).await;
     let (body, headers) = bus.take_dead().await.pop().unwrap();
     assert_eq!(body, b"canary: no JSON");
-    let ada = format!("{:?}", b"ada");
-    assert!(headers.contains("x-invite-relay-returned-by") && headers.contains(&ada), "{headers}");
+    assert!(headers.contains("x-invite-relay-returned-by: ada\n"), "{headers}");
     assert!(headers.contains("x-invite-relay-reason"), "{headers}");
 
     for (arguments, code, mend) in [

@@ -56,7 +56,7 @@ async fn killing_the_service_again_and_again_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_stops_dies_and_returns_under_load_loses_and_doubles_nothing() {
     let (api, bus) = (Api::profile("flaky").await, bus("postgres-stopped").await);
-    let server = tokio::task::block_in_place(Postgres::start);
+    let server = tokio::task::block_in_place(Postgres::start_durable);
     let settings =
         on(&server, bus.as_sink(bus.as_source(api.settings()))).with("sink.rabbitmq.confirm_timeout", "5s");
     let service = Service::start(&settings).await;

@@ -22,6 +22,8 @@ pub(crate) struct Postgres {
     /// Whom the server runs as: it refuses to be root.
     user: Option<(u32, u32)>,
     tls: bool,
+    /// Whether a commit is on the disk: only a power cut could tell, or a clock.
+    durable: bool,
     server: Mutex<Option<Child>>,
     /// Reads the server's process id, line by line, and ends the last one when this pipe closes, whichever way.
     watchdog: Mutex<(Child, Option<ChildStdin>)>,
@@ -30,15 +32,20 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Makes a server and waits until it takes connections.
     pub(crate) fn start() -> Self {
-        Self::make(None)
+        Self::make(None, false)
+    }
+
+    /// The same with commits that wait for the disk.
+    pub(crate) fn start_durable() -> Self {
+        Self::make(None, true)
     }
 
     /// The same with TLS: `server.crt` and `server.key` are in this directory.
     pub(crate) fn start_with_tls(certificate: &Path) -> Self {
-        Self::make(Some(certificate))
+        Self::make(Some(certificate), false)
     }
 
-    fn make(certificate: Option<&Path>) -> Self {
+    fn make(certificate: Option<&Path>, durable: bool) -> Self {
         let bin = binaries();
         let home = tempfile::Builder::new().prefix("relay-postgres-").tempdir().unwrap().keep();
         let user = rustix::process::geteuid().is_root().then(unprivileged);
@@ -60,7 +67,7 @@ impl Postgres {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let watchdog = Mutex::new((watchdog, pipe));
         let tls = certificate.is_some();
-        let postgres = Self { bin, home, port, user, tls, server: Mutex::new(None), watchdog };
+        let postgres = Self { bin, home, port, user, tls, durable, server: Mutex::new(None), watchdog };
         postgres.initialise();
         if let Some(certificate) = certificate {
             postgres.take_over(certificate);
@@ -127,7 +134,7 @@ impl Postgres {
         command.arg("-D").arg(self.data()).args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-k", ""]);
         for setting in [
             // What a process has written survives the process; only a power cut would need more.
-            "fsync=off",
+            if self.durable { "fsync=on" } else { "fsync=off" },
             "max_connections=200",
             "shared_buffers=32MB",
             // Decided by each session, never by the server.

@@ -352,7 +352,7 @@ pub(super) fn release_all(db: &Connection) -> rusqlite::Result<()> {
 }
 
 pub(super) fn count(db: &Connection) -> rusqlite::Result<BTreeMap<(AccountName, StateName), u64>> {
-    let mut statement = db.prepare("SELECT account, state, count(*) FROM invites GROUP BY account, state")?;
+    let mut statement = db.prepare("SELECT account, state, count FROM counts")?;
     let rows = statement.query_map([], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, u64>(2)?))
     })?;
@@ -364,6 +364,19 @@ pub(super) fn count(db: &Connection) -> rusqlite::Result<BTreeMap<(AccountName, 
         }
     }
     Ok(counts)
+}
+
+/// Adds to the stored counts, in the transaction of the changes that they count.
+pub(super) fn add_to_counts(
+    db: &Connection,
+    changes: &BTreeMap<(&AccountName, StateName), i64>,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO counts (account, state, count) VALUES (?1, ?2, ?3) \
+               ON CONFLICT DO UPDATE SET count = count + excluded.count";
+    for ((account, state), change) in changes {
+        db.prepare_cached(sql)?.execute(params![account.as_str(), state.as_str(), change])?;
+    }
+    Ok(())
 }
 
 pub(super) fn any_retired(db: &Connection) -> rusqlite::Result<bool> {

@@ -1,0 +1,109 @@
+//! What was found out: a section for each part, kept between runs, and all of them together in `BENCHMARKS.md`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// The parts in the order of the document, with their titles.
+const SECTIONS: [(&str, &str); 5] = [
+    ("throughput", "Throughput and cost"),
+    ("latency", "Latency at 200 events/s"),
+    ("pacing", "Use of the API's limit"),
+    ("catch-up", "After an outage"),
+    ("stored", "With 1,000,000 stored invites"),
+];
+
+pub(crate) struct Report {
+    quick: bool,
+    started: Instant,
+}
+
+impl Report {
+    pub(crate) fn begin(quick: bool) -> Self {
+        std::fs::create_dir_all(directory()).unwrap();
+        Self { quick, started: Instant::now() }
+    }
+
+    /// Keeps what a part found out.
+    pub(crate) fn section(&mut self, part: &str, text: &str) {
+        let size = if self.quick { "*A quick run: for orientation only.*\n\n" } else { "" };
+        let text = format!("{size}{}\n", text.trim_end());
+        println!("\n{text}");
+        std::fs::write(directory().join(part).with_extension("md"), text).unwrap();
+    }
+
+    /// Writes the document from all sections there are.
+    pub(crate) fn finish(self) {
+        let mut document = format!(
+            "# Benchmarks\n\nWritten by `scripts/bench` (`scripts/bench PART` renews one section). Each subject takes its \
+             turn on the same machine, so compare the columns marked × and not the absolute figures: stub, broker and \
+             database share the cores with the subject.\n\n{}\n",
+            machine()
+        );
+        for (part, title) in SECTIONS {
+            if let Ok(text) = std::fs::read_to_string(directory().join(part).with_extension("md")) {
+                let _ = write!(document, "\n## {title}\n\n`scripts/bench {part}`\n\n{text}");
+            }
+        }
+        std::fs::write(root().join("BENCHMARKS.md"), document).unwrap();
+        note(&format!("BENCHMARKS.md is written, {} s", self.started.elapsed().as_secs()));
+    }
+}
+
+/// Says what is going on.
+pub(crate) fn note(text: &str) {
+    eprintln!("  {text}");
+}
+
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    quantile(&values, 0.5)
+}
+
+/// Of sorted values.
+pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index"
+    )]
+    let index = ((sorted.len() - 1) as f64 * part).round() as usize;
+    sorted[index]
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn directory() -> PathBuf {
+    root().join("target/bench")
+}
+
+fn machine() -> String {
+    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let line_of = |file: &str, name: &str| -> String {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    };
+    let kib: u64 =
+        line_of("/proc/meminfo", "MemTotal").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    format!(
+        "| | |\n|---|---|\n| machine | {cpus} cores of {}, {} GiB, Linux {} |\n| compiler | {} |\n| broker | \
+         rabbitmq-server {}, one scheduler, quorum queue for the source |\n| database | PostgreSQL {}, `fsync` on |\n\
+         | relay | {}, release build, traces sampled at 10 % and exported |",
+        line_of("/proc/cpuinfo", "model name"),
+        kib.div_ceil(1024 * 1024),
+        said("uname", &["-r"]),
+        said("rustc", &["--version"]),
+        said("dpkg-query", &["-W", "-f=${Version}", "rabbitmq-server"]),
+        said("dpkg-query", &["-W", "-f=${Version}", "postgresql"]),
+        env!("CARGO_PKG_VERSION"),
+    )
+}

@@ -1,0 +1,110 @@
+//! Events per second, CPU per event and memory, with a full queue.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::time::Instant;
+
+use crate::Scale;
+use crate::platform::Bus;
+use crate::process::Process;
+use crate::report::{median, note};
+use crate::scene::{Api, Scene, Subject};
+
+/// Events of one run.
+const N_EVENTS: u64 = 20_000;
+/// The first of every so many warm up.
+const WARM_UP_PART: u64 = 5;
+const LATENCIES_MS: [u64; 2] = [0, 50];
+const SUBJECTS: [Subject; 4] = [Subject::Bare, Subject::Sqlite, Subject::Postgres, Subject::Broker];
+
+/// One run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) per_second: f64,
+    /// CPU seconds per 1,000 events.
+    pub(crate) cpu: f64,
+    pub(crate) peak_mib: f64,
+}
+
+const NOTHING: Run = Run { per_second: f64::NAN, cpu: f64::NAN, peak_mib: f64::NAN };
+
+pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
+    let mut text = format!(
+        "{} events wait in a quorum queue; counted from the first {}th heard of on. Medians of {}.\n\n\
+         | API | subject | events/s | × (a) | CPU s per 1,000 | × (a) | peak MiB |\n|---|---|---:|---:|---:|---:|---:|\n",
+        scale.of(N_EVENTS),
+        WARM_UP_PART,
+        scale.n_runs
+    );
+    for latency in LATENCIES_MS {
+        let api = scene.api(latency).await;
+        let mut runs: BTreeMap<&str, Vec<Run>> = BTreeMap::new();
+        // In turns: whatever else the machine does hits all of them.
+        for _ in 0..scale.n_runs {
+            for subject in SUBJECTS.into_iter().filter(|subject| scale.wants(*subject)) {
+                if subject == Subject::Broker && latency > 0 {
+                    continue;
+                }
+                let run = measure(scene, &api, subject, scale.of(N_EVENTS)).await;
+                note(&format!(
+                    "throughput {latency} ms, {}: {:.0}/s, {:.3} CPU s per 1,000, {:.0} MiB",
+                    subject.name(),
+                    run.per_second,
+                    run.cpu,
+                    run.peak_mib
+                ));
+                runs.entry(subject.name()).or_default().push(run);
+            }
+        }
+        // Without it there is nothing to compare with.
+        let bare = runs.get(Subject::Bare.name()).map_or(NOTHING, |runs| middle(runs));
+        for (name, runs) in &runs {
+            let run = middle(runs);
+            writeln!(
+                text,
+                "| {latency} ms | {name} | {:.0} | {:.2} | {:.3} | {:.2} | {:.0} |",
+                run.per_second,
+                run.per_second / bare.per_second,
+                run.cpu,
+                run.cpu / bare.cpu,
+                run.peak_mib
+            )
+            .unwrap();
+        }
+    }
+    text
+}
+
+pub(crate) fn middle(runs: &[Run]) -> Run {
+    let of = |value: fn(&Run) -> f64| median(runs.iter().map(value).collect());
+    Run { per_second: of(|run| run.per_second), cpu: of(|run| run.cpu), peak_mib: of(|run| run.peak_mib) }
+}
+
+async fn measure(scene: &mut Scene, api: &Api, subject: Subject, n_events: u64) -> Run {
+    let bus = scene.bus().await;
+    measure_on(&bus, 1..n_events + 1, || scene.start(subject, &bus, api)).await
+}
+
+/// Tells of truckers, starts the subject, and hears of their invites.
+pub(crate) async fn measure_on(bus: &Bus, pks: Range<u64>, start: impl FnOnce() -> Process) -> Run {
+    let n_events = pks.end - pks.start;
+    bus.tell(pks).await;
+    let mut ear = bus.listen().await;
+    let process = start();
+    let warm = n_events / WARM_UP_PART;
+    for _ in 0..warm {
+        ear.hear().await;
+    }
+    let (from, cpu) = (Instant::now(), process.cpu_seconds());
+    for _ in warm..n_events {
+        ear.hear().await;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "thousands of events")]
+    let counted = (n_events - warm) as f64;
+    Run {
+        per_second: counted / from.elapsed().as_secs_f64(),
+        cpu: (process.cpu_seconds() - cpu) / counted * 1000.0,
+        peak_mib: process.memory().peak,
+    }
+}
