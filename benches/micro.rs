@@ -1,6 +1,5 @@
 //! What single steps cost: to see which of them a change has made slower. `scripts/bench micro` runs it.
 
-#![expect(missing_docs, reason = "criterion's macros write the functions")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't measure fails")]
 
 use std::hint::black_box;
@@ -68,7 +67,7 @@ fn store(criterion: &mut Criterion) {
     // On a disk: a commit that waits for nothing would show nothing.
     let directory = tempfile::tempdir_in(Path::new(env!("CARGO_MANIFEST_DIR")).join("target")).unwrap();
     let store = open(&directory.path().join("store.db"));
-    let mut pks = (1..).map(u64::from);
+    let mut pks = 1_u64..;
     let mut batch = move || -> Vec<Arrival> {
         pks.by_ref().take(BATCH as usize).map(|pk| arrival(pk, Admission::Start)).collect()
     };

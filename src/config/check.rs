@@ -11,7 +11,7 @@ mod ways_in;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::layer::Layers;
@@ -116,8 +116,10 @@ fn store(store: &Store, max_age: Duration, report: &mut Report<'_, '_>) {
         Found::Bad => {}
     }
     let sqlite = matches!(&found, Found::Value { value, .. } if value.reveal().starts_with("sqlite:"));
-    for (key, file) in [("store.password_file", &store.password_file), ("store.ca_file", &store.ca_file)] {
-        readable(key, file.as_ref(), report);
+    for (key, file) in
+        [("store.password_file", store.password_file.as_deref()), ("store.ca_file", store.ca_file.as_deref())]
+    {
+        readable(key, file, report);
         if sqlite && file.is_some() {
             report.warn(
                 key,
@@ -134,7 +136,7 @@ fn store(store: &Store, max_age: Duration, report: &mut Report<'_, '_>) {
         report.wrong("store.retention", "shorter than retry.max_age", "make it at least as long");
     }
     report.positive("store.erase_codes_after", store.erase_codes_after);
-    readable("store.fingerprint_key_file", store.fingerprint_key_file.as_ref(), report);
+    readable("store.fingerprint_key_file", store.fingerprint_key_file.as_deref(), report);
 }
 
 fn postgres(key: &str, url: &str, report: &mut Report<'_, '_>) {
@@ -187,7 +189,7 @@ fn service(config: &Config, report: &mut Report<'_, '_>) {
     }
 }
 
-fn readable(key: &str, path: Option<&PathBuf>, report: &mut Report<'_, '_>) {
+fn readable(key: &str, path: Option<&Path>, report: &mut Report<'_, '_>) {
     if let Some(Err(error)) = path.map(File::open) {
         let message = format!("the file cannot be read: {error}");
         report.wrong(key, &message, "correct the path, or let this user read the file");

@@ -10,6 +10,7 @@ use super::origin::Origin;
 use super::problem::{Problem, Problems};
 use super::reference::REFERENCE;
 use super::secret::SecretUrl;
+use super::secret_path::is_path;
 use super::shape::{Key, Kind, Secrecy, Shape};
 use super::suggest::suggest;
 
@@ -300,12 +301,6 @@ fn file_form(path: &[String]) -> Vec<String> {
         last.push_str("_file");
     }
     path
-}
-
-/// Whether a text is the path of a file rather than a secret that was written in its place: base64 has slashes too.
-fn is_path(text: &str) -> bool {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ' ');
-    text.contains('/') && text.chars().all(plain) && !text.contains("whsec_")
 }
 
 /// A value for people: short, and without the password of a URL that should not have one.

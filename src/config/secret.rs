@@ -10,7 +10,7 @@ use serde::ser::{Serialize, Serializer};
 use url::Url;
 
 /// What is shown instead of a secret; its length says nothing about the secret's.
-const MASK: &str = "********";
+pub(super) const MASK: &str = "********";
 
 /// A text nobody may see. `Debug`, `Display` and `Serialize` write a mask; [`Secret::reveal`] is the only way to
 /// the text. The memory is wiped on drop.

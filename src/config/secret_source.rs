@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::secret::{Secret, SecretUrl};
+use super::secret_path::SecretPath;
 
 /// Longest file taken for a secret. A token is some hundred bytes; the limit is there for a wrong path.
 const FILE_MAX: u64 = 64 * 1024;
@@ -15,7 +16,7 @@ pub enum SecretSource {
     /// The secret itself.
     Inline(Secret),
     /// A file whose content, without the line break at its end, is the secret.
-    File(PathBuf),
+    File(SecretPath),
 }
 
 /// Several secrets that are all valid, which is how they are rotated.
@@ -24,7 +25,7 @@ pub enum SecretListSource {
     /// The secrets themselves.
     Inline(Vec<Secret>),
     /// A file with one secret per line; blank lines and lines that begin with `#` are skipped.
-    File(PathBuf),
+    File(SecretPath),
 }
 
 /// Why a file gives no secret. The path is not part of the text: whoever reports it names the key and its value.
@@ -46,7 +47,7 @@ pub enum SecretError {
 
 impl SecretSource {
     /// The source of a pair of keys `x` and `x_file`, if either is set.
-    pub(super) fn of_pair(inline: Option<&Secret>, file: Option<&PathBuf>) -> Option<Self> {
+    pub(super) fn of_pair(inline: Option<&Secret>, file: Option<&SecretPath>) -> Option<Self> {
         let file = file.map(|path| Self::File(path.clone()));
         file.or_else(|| inline.map(|secret| Self::Inline(secret.clone())))
     }
@@ -75,7 +76,7 @@ impl SecretSource {
 
 impl SecretListSource {
     /// The source of a pair of keys `xs` and `xs_file`, if either is set.
-    pub(super) fn of_pair(inline: &[Secret], file: Option<&PathBuf>) -> Option<Self> {
+    pub(super) fn of_pair(inline: &[Secret], file: Option<&SecretPath>) -> Option<Self> {
         let file = file.map(|path| Self::File(path.clone()));
         file.or_else(|| (!inline.is_empty()).then(|| Self::Inline(inline.to_vec())))
     }
@@ -129,11 +130,11 @@ fn one_line(text: &str) -> Result<Secret, SecretError> {
 mod tests {
     use super::*;
 
-    fn file_with(content: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    fn file_with(content: &[u8]) -> (tempfile::TempDir, SecretPath) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret");
         std::fs::write(&path, content).unwrap();
-        (dir, path)
+        (dir, SecretPath::new(path))
     }
 
     #[test]
@@ -150,7 +151,7 @@ mod tests {
             let error = SecretSource::File(path).read().unwrap_err();
             assert!(!format!("{error} {error:?}").contains("canary"));
         }
-        assert!(SecretSource::File("/nowhere/at/all".into()).read().is_err());
+        assert!(SecretSource::File(SecretPath::new("/nowhere/at/all")).read().is_err());
     }
 
     #[test]

@@ -218,6 +218,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::config::SecretPath;
 
     #[test]
     fn a_changed_file_gives_a_new_value_and_the_same_content_does_not() {
@@ -225,7 +226,7 @@ mod tests {
         let path = dir.path().join("token");
         fs::write(&path, "one\n").unwrap();
         let files = SecretFiles::new();
-        let token = files.watch(SecretSource::File(path.clone())).unwrap();
+        let token = files.watch(SecretSource::File(SecretPath::new(&path))).unwrap();
         fs::write(&path, "one").unwrap();
         files.poll_once();
         assert_eq!((token.current().reveal(), token.version()), ("one", 1));
@@ -240,7 +241,7 @@ mod tests {
         let path = dir.path().join("tokens");
         fs::write(&path, "one\ntwo\n").unwrap();
         let files = SecretFiles::new();
-        let tokens = files.watch(SecretListSource::File(path.clone())).unwrap();
+        let tokens = files.watch(SecretListSource::File(SecretPath::new(&path))).unwrap();
         fs::write(&path, "").unwrap();
         files.poll_once();
         fs::remove_file(&path).unwrap();
@@ -257,7 +258,7 @@ mod tests {
         let path = dir.path().join("token");
         fs::write(&path, "one").unwrap();
         let files = SecretFiles::new();
-        drop(files.watch(SecretSource::File(path)).unwrap());
+        drop(files.watch(SecretSource::File(SecretPath::new(path))).unwrap());
         files.poll_once();
         assert!(files.lock().is_empty());
     }
@@ -268,7 +269,7 @@ mod tests {
         let path = dir.path().join("token");
         fs::write(&path, "one").unwrap();
         let (life, files) = (Lifecycle::new(), SecretFiles::new());
-        let mut token = files.watch(SecretSource::File(path.clone())).unwrap();
+        let mut token = files.watch(SecretSource::File(SecretPath::new(&path))).unwrap();
         files.spawn(&life, POLL_INTERVAL);
         fs::write(&path, "two").unwrap();
         token.changed().await;

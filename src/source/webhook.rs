@@ -275,7 +275,7 @@ fn unavailable(detail: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{SecretFiles, SecretListSource};
+    use crate::config::{SecretFiles, SecretListSource, SecretPath};
 
     #[test]
     fn a_rotation_that_goes_wrong_leaves_the_last_good_secrets_in_use() {
@@ -286,7 +286,7 @@ mod tests {
         let last_good = LastGood::<Secret>::default();
         let count = |list: &SecretListWatch| last_good.read(list, |text| text.parse().ok()).len();
         std::fs::write(&path, GOOD).unwrap();
-        let list = files.watch(SecretListSource::File(path.clone())).unwrap();
+        let list = files.watch(SecretListSource::File(SecretPath::new(&path))).unwrap();
         assert_eq!(count(&list), 1);
         std::fs::write(&path, format!("{GOOD}\nno secret at all\n")).unwrap();
         files.poll_once();

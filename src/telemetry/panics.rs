@@ -9,7 +9,7 @@ use tracing::error;
 pub(super) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        error!(place, message = program_text(panic), "a task panicked");
+        error!(place, words = program_text(panic), "a task panicked");
     }));
 }
 

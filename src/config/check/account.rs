@@ -14,7 +14,7 @@ pub(super) fn dashdoc(dashdoc: &Dashdoc, event: &Event, report: &mut Report<'_, 
     header_name("dashdoc.auth_header", &dashdoc.auth_header, report);
     auth_scheme("dashdoc.auth_scheme", &dashdoc.auth_scheme, report);
     report.positive("dashdoc.timeout", dashdoc.timeout);
-    readable("dashdoc.ca_file", dashdoc.ca_file.as_ref(), report);
+    readable("dashdoc.ca_file", dashdoc.ca_file.as_deref(), report);
     let token = report.secret("dashdoc.token", dashdoc.token.as_ref(), dashdoc.token_file.as_ref());
     token_there("dashdoc", &token, report);
 
@@ -44,7 +44,7 @@ pub(super) fn dashdoc(dashdoc: &Dashdoc, event: &Event, report: &mut Report<'_, 
         if let Some(timeout) = account.timeout {
             report.positive(&key("timeout"), timeout.0);
         }
-        readable(&key("ca_file"), account.ca_file.as_ref(), report);
+        readable(&key("ca_file"), account.ca_file.as_deref(), report);
         let token = report.secret(&key("token"), account.token.as_ref(), account.token_file.as_ref());
         token_there(&section, &token, report);
     }

@@ -1,12 +1,12 @@
 //! Collects what the rules find, with value and origin of the key each finding is about.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::layer::Layers;
 use crate::config::problem::Problem;
 use crate::config::secret::{Secret, SecretUrl};
+use crate::config::secret_path::SecretPath;
 use crate::config::secret_source::{SecretError, SecretListSource, SecretSource};
 
 /// Problems go to the layers, where those about single values are already; warnings stay here.
@@ -75,7 +75,7 @@ impl<'l, 's> Report<'l, 's> {
         &mut self,
         key: &str,
         inline: Option<&Secret>,
-        file: Option<&PathBuf>,
+        file: Option<&SecretPath>,
     ) -> Found<Secret> {
         let source = SecretSource::of_pair(inline, file);
         let found = self.read(key, inline.is_some(), file, || source.map(|source| source.read()));
@@ -93,7 +93,7 @@ impl<'l, 's> Report<'l, 's> {
         &mut self,
         key: &str,
         inline: Option<&SecretUrl>,
-        file: Option<&PathBuf>,
+        file: Option<&SecretPath>,
     ) -> Found<SecretUrl> {
         match self.secret(key, inline.map(SecretUrl::as_secret), file) {
             Found::Value { key, value } => Found::Value { key, value: SecretUrl::from(value) },
@@ -107,7 +107,7 @@ impl<'l, 's> Report<'l, 's> {
         &mut self,
         key: &str,
         inline: &[Secret],
-        file: Option<&PathBuf>,
+        file: Option<&SecretPath>,
     ) -> Found<Vec<Secret>> {
         let source = SecretListSource::of_pair(inline, file);
         let found = self.read(key, !inline.is_empty(), file, || source.map(|source| source.read()));
@@ -124,7 +124,7 @@ impl<'l, 's> Report<'l, 's> {
         &mut self,
         key: &str,
         inline: bool,
-        file: Option<&PathBuf>,
+        file: Option<&SecretPath>,
         read: impl FnOnce() -> Option<Result<T, SecretError>>,
     ) -> Found<T> {
         let file_key = format!("{key}_file");

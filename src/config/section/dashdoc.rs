@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::config::human::{DurationText, duration};
 use crate::config::secret::Secret;
+use crate::config::secret_path::SecretPath;
 use crate::config::secret_source::{SecretListSource, SecretSource};
 use crate::invite::AccountName;
 
@@ -22,7 +23,7 @@ pub struct Dashdoc {
     /// API token of the company.
     pub token: Option<Secret>,
     /// File that holds the API token.
-    pub token_file: Option<PathBuf>,
+    pub token_file: Option<SecretPath>,
     /// Header that carries the token.
     pub auth_header: String,
     /// Word before the token in that header; empty for the bare token.
@@ -53,7 +54,7 @@ pub struct AccountSection {
     /// API token of this company.
     pub token: Option<Secret>,
     /// File that holds the API token.
-    pub token_file: Option<PathBuf>,
+    pub token_file: Option<SecretPath>,
     /// Header that carries the token.
     pub auth_header: Option<String>,
     /// Word before the token in that header; empty for the bare token.
@@ -74,7 +75,7 @@ pub struct AccountSection {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub webhook_secrets: Vec<Secret>,
     /// File with one such signing secret per line.
-    pub webhook_secrets_file: Option<PathBuf>,
+    pub webhook_secrets_file: Option<SecretPath>,
     /// Further queue where every event is this company's, on the broker of `source.rabbitmq`.
     pub queue: Option<String>,
     /// Routing key that binds that queue to `source.rabbitmq.exchange`.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::human::{DurationText, duration};
 use crate::config::secret::{Secret, SecretUrl};
+use crate::config::secret_path::SecretPath;
 use crate::config::secret_source::SecretSource;
 use crate::telemetry::setup::LogFormat;
 
@@ -92,12 +93,12 @@ pub struct Store {
     /// Address of the store: `sqlite://PATH`, or `postgres://USER@HOST/DATABASE` for several replicas.
     pub url: Option<SecretUrl>,
     /// File that holds the address of the store.
-    pub url_file: Option<PathBuf>,
+    pub url_file: Option<SecretPath>,
     /// Unfinished invites beyond which no events are taken in: they stay with their sender.
     #[schemars(range(min = 1))]
     pub max_backlog: u64,
     /// File that holds the password of a Postgres store; read again for every new connection.
-    pub password_file: Option<PathBuf>,
+    pub password_file: Option<SecretPath>,
     /// File with further certificate authorities to trust, for a Postgres store.
     pub ca_file: Option<PathBuf>,
     /// How long a published invite is remembered, so that a repeated event is known; at least 4 days.
@@ -109,7 +110,7 @@ pub struct Store {
     #[schemars(with = "DurationText")]
     pub erase_codes_after: Duration,
     /// File with the key of the fingerprints that stay when codes are erased; the store makes one unless set.
-    pub fingerprint_key_file: Option<PathBuf>,
+    pub fingerprint_key_file: Option<SecretPath>,
 }
 
 /// The port for operators: health, metrics, work list.
@@ -122,7 +123,7 @@ pub struct Admin {
     /// Token for everything but health and metrics; required once `listen` is not loopback.
     pub token: Option<Secret>,
     /// File that holds the token.
-    pub token_file: Option<PathBuf>,
+    pub token_file: Option<SecretPath>,
 }
 
 /// Logs. Traces follow the standard `OTEL_*` variables.

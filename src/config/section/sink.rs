@@ -1,6 +1,5 @@
 //! `[sink.*]`: where events go.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::human::{DurationText, duration};
 use crate::config::secret::{Secret, SecretUrl};
+use crate::config::secret_path::SecretPath;
 use crate::config::secret_source::SecretSource;
 
 /// Where invite-ready events go; at least one sink is enabled.
@@ -31,7 +31,7 @@ pub struct RabbitMqSink {
     /// Broker address; the source's unless set.
     pub url: Option<SecretUrl>,
     /// File that holds the broker address.
-    pub url_file: Option<PathBuf>,
+    pub url_file: Option<SecretPath>,
     /// Exchange that events are published to.
     pub exchange: String,
     /// Routing key of invite-ready events.
@@ -55,7 +55,7 @@ pub struct WebhookSink {
     /// Standard Webhooks signing secret (`whsec_…`).
     pub secret: Option<Secret>,
     /// File that holds the signing secret.
-    pub secret_file: Option<PathBuf>,
+    pub secret_file: Option<SecretPath>,
     /// How long one request may take.
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]

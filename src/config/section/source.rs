@@ -1,13 +1,13 @@
 //! `[source.*]`: where events come from.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::human::ByteSize;
 use crate::config::secret::{Secret, SecretUrl};
+use crate::config::secret_path::SecretPath;
 use crate::config::secret_source::{SecretListSource, SecretSource};
 
 /// Where trucker-created events come from; at least one source is enabled.
@@ -29,7 +29,7 @@ pub struct RabbitMqSource {
     /// Broker address: amqp:// or amqps://, user, password, host, port and vhost.
     pub url: Option<SecretUrl>,
     /// File that holds the broker address.
-    pub url_file: Option<PathBuf>,
+    pub url_file: Option<SecretPath>,
     /// Queue that is consumed; poison goes to the queue of the same name with `.dead` at its end.
     pub queue: String,
     /// Topic exchange the queue is bound to.
@@ -89,11 +89,11 @@ pub struct WebhookSource {
     /// Standard Webhooks signing secrets (`whsec_…`); any of them may have signed.
     pub secrets: Vec<Secret>,
     /// File with one signing secret per line.
-    pub secrets_file: Option<PathBuf>,
+    pub secrets_file: Option<SecretPath>,
     /// Fixed tokens that senders present; any of them is good.
     pub tokens: Vec<Secret>,
     /// File with one token per line.
-    pub tokens_file: Option<PathBuf>,
+    pub tokens_file: Option<SecretPath>,
     /// Header that carries the token: `Bearer TOKEN` in Authorization, the bare token in any other.
     pub token_header: String,
     /// Largest body that is read.
