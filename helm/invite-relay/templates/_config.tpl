@@ -55,6 +55,18 @@ whole number of a values file as a float, which the program refuses, so the few 
 {{- toJson $config }}
 {{- end }}
 
+{{/* The paths that senders post to, as JSON: the one for everybody, and those of single accounts. */}}
+{{- define "invite-relay.webhookPaths" -}}
+{{- $config := include "invite-relay.config" . | fromJson }}
+{{- $paths := list $config.source.webhook.path }}
+{{- range $account := $config.dashdoc.accounts }}
+{{- with $account.webhook_path }}
+{{- $paths = append $paths . }}
+{{- end }}
+{{- end }}
+{{- toJson $paths }}
+{{- end }}
+
 {{/*
 Walks a table, given as dict table, files: notes each bare name of a *_file key in files, and makes it a path. Parts that
 are not enabled read no secrets.
