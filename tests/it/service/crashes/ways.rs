@@ -68,7 +68,10 @@ impl Trial {
         self.script_next(&api);
         service.start_again().await;
         service.settle(1).await;
-        until("the queue to be empty", async || bus.source_is_empty().await).await;
+        until("the poison to be put aside", async || bus.n_dead().await > 0).await;
+        // What it has in hand counts as taken from the queue, until it is gone.
+        service.terminate().await;
+        assert!(bus.source_is_empty().await, "{self:?}: something is left in the queue");
         // Killed after the confirm it is there twice; never less than once.
         let n_dead = bus.take_dead_headers().await.len();
         let n_copies = if self.point == Point::BuryConfirmed { 2 } else { 1 };

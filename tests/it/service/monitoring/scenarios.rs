@@ -159,7 +159,7 @@ async fn each_alert_fires_in_its_scenario_and_clears_and_every_panel_has_data() 
 
     let mut empty = Vec::new();
     for query in queries() {
-        let text = query.text.replace("$__rate_interval", "10s").replace("$__range", "5m");
+        let text = query.text.replace("$__rate_interval", "5m").replace("$__range", "5m");
         let text = text.replace("$job", ".*").replace("$account", ".*");
         if stage.prometheus.n_samples(&text).await == 0 {
             empty.push(format!("{}: {text}", query.panel));
