@@ -71,7 +71,8 @@ impl Prometheus {
 
     /// How many samples, that are numbers, a query has had since the start.
     pub(crate) async fn n_samples(&self, query: &str) -> usize {
-        let (start, end) = (self.started.to_string(), seconds().to_string());
+        // A step beyond now: the last of the moments that are looked at is then no earlier than the newest sample.
+        let (start, end) = (self.started.to_string(), (seconds() + 1.0).to_string());
         let parameters = [("query", query), ("start", &start), ("end", &end), ("step", "1")];
         let found = self.get("api/v1/query_range", &parameters).await;
         let series = found["result"].as_array().unwrap();
