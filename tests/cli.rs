@@ -131,6 +131,36 @@ fn every_command_explains_itself_with_an_example_of_its_own() {
     }
 }
 
+/// Commands as they stand in a text, such as `kubectl exec POD -- invite-relay doctor`.
+fn commands_in(text: &str) -> Vec<Vec<String>> {
+    let words = |command: &str| {
+        let filled = |word: &str| match word {
+            "ACCOUNT" => "default".to_owned(),
+            "PK" => "23498".to_owned(),
+            "ACCOUNT/PK" => "default/23498".to_owned(),
+            other => other.to_owned(),
+        };
+        command.split_whitespace().map(filled).collect()
+    };
+    let spans = text.split('`').skip(1).step_by(2);
+    spans.filter_map(|span| span.split_once("invite-relay ").map(|(_, command)| words(command))).collect()
+}
+
+#[test]
+fn every_command_in_the_runbook_and_the_readme_is_one_that_exists() {
+    let bench = Bench::new(GOOD);
+    for (text, n_at_least) in [(include_str!("../docs/runbook.md"), 10), (include_str!("../README.md"), 6)] {
+        // Blocks of code have other delimiters, and are more than a command.
+        let commands = commands_in(&text.replace("```", ""));
+        assert!(commands.len() >= n_at_least, "{commands:?}");
+        for command in commands {
+            let mut words: Vec<&str> = command.iter().map(String::as_str).collect();
+            words.push("--help");
+            assert!(bench.run(&words).ended(0).out.contains("Usage: "), "{command:?}");
+        }
+    }
+}
+
 #[test]
 fn wrong_usage_ends_with_2_and_says_so_on_stderr() {
     let bench = Bench::new(GOOD);

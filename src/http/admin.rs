@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -41,7 +40,8 @@ async fn livez() -> &'static str {
 async fn readyz(State(health): State<Health>) -> Response {
     let report = health.report();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, [(header::CACHE_CONTROL, "no-store")], Json(report)).into_response()
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, report.in_lines()).into_response()
 }
 
 async fn page(State(metrics): State<Arc<Metrics>>) -> Response {
@@ -125,6 +125,7 @@ mod tests {
         assert_eq!(body["parts"][0]["required"], true);
         assert_eq!(body["parts"][0]["detail"], "away");
         assert!(body["parts"][0]["since"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(answer.header("content-type"), Some("application/json"));
         store.set_ok("sqlite");
         assert_eq!(get_from(health, "/readyz HTTP/1.1\r\n").await.status, 200);
     }

@@ -49,6 +49,16 @@ pub struct PartState {
     pub since: Timestamp,
 }
 
+impl Report {
+    /// As one JSON document with a line for each part: for machines, and for a person with curl and grep.
+    pub fn in_lines(&self) -> String {
+        let Self { ready, draining, parts } = self;
+        let parts = parts.iter().map(|part| serde_json::to_string(part).expect("plain text and booleans"));
+        let parts = parts.collect::<Vec<_>>().join(",\n");
+        format!("{{\"ready\":{ready},\"draining\":{draining},\"parts\":[\n{parts}\n]}}\n")
+    }
+}
+
 impl Health {
     /// A process without parts; it is ready until `life` drains.
     pub fn new(life: Lifecycle) -> Self {
@@ -147,6 +157,24 @@ mod tests {
         let report = health.report();
         assert!(!report.ready);
         assert_eq!(report.parts[1].detail, "connection lost");
+    }
+
+    #[test]
+    fn a_report_is_one_document_with_a_line_for_each_part() {
+        let health = Health::new(Lifecycle::new());
+        assert_eq!(serde_json::to_value(health.report()).unwrap()["parts"], serde_json::json!([]));
+        health.required("store").set_ok("sqlite");
+        health.optional("sink").set_not_ready("says \"no\"\nand why");
+        let report = health.report();
+        let text = report.in_lines();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            serde_json::to_value(&report).unwrap()
+        );
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(lines[1].starts_with(r#"{"name":"store","ready":true,"#), "{text}");
+        assert!(lines[2].contains(r#""detail":"says \"no\"\nand why""#), "{text}");
     }
 
     #[test]

@@ -271,7 +271,7 @@ fn monitoring() -> Vec<Case> {
             "tracing.endpoint",
             json!("http://c:4318"),
             "StatefulSet",
-            "/spec/template/spec/containers/0/env/0",
+            "/spec/template/spec/containers/0/env/1",
         )
         .as_(json!({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://c:4318"})),
     ]
@@ -341,7 +341,8 @@ fn pod() -> Vec<Case> {
             "StatefulSet",
             at("topologySpreadConstraints"),
         ),
-        same("extraEnv", json!([{"name": "A", "value": "b"}]), "StatefulSet", relay("env")),
+        same("extraEnv", json!([{"name": "A", "value": "b"}]), "StatefulSet", relay("env/1"))
+            .as_(json!({"name": "A", "value": "b"})),
         same("extraVolumes", json!([{"name": "a", "emptyDir": {}}]), "StatefulSet", at("volumes/3"))
             .as_(json!({"name": "a", "emptyDir": {}})),
         same(

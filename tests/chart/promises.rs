@@ -86,6 +86,39 @@ fn nothing_leads_from_outside_to_the_admin_port() {
 }
 
 #[test]
+fn the_webhook_path_of_each_company_is_let_in_and_its_secrets_are_mounted() {
+    let several = json!({
+        "config": {"dashdoc": {"accounts": {
+            "acme": {"webhook_path": "/webhooks/acme"},
+            "globex": {"webhook_path": "/webhooks/globex", "webhook_secrets_file": "of-globex"},
+            "initech": {"queue": "initech.trucker-created", "routing_key": "trucker.created.initech"},
+        }}},
+        "ingress": {"enabled": true, "hosts": ["a.example"]},
+        "httpRoute": {"enabled": true, "parentRefs": [{"name": "public"}]},
+    });
+    let manifests = Manifests::of(&[&sqlite(), &several]);
+    let expected = ["/webhooks/trucker-created", "/webhooks/acme", "/webhooks/globex"];
+    let paths = manifests.get("Ingress")["spec"]["rules"][0]["http"]["paths"].as_array().unwrap();
+    let found: Vec<_> = paths.iter().map(|path| path["path"].as_str().unwrap()).collect();
+    assert_eq!(found, expected);
+    for path in paths {
+        assert_eq!(path["pathType"], "Exact");
+        let service = json!({"name": "relay-invite-relay", "port": {"name": "webhook"}});
+        assert_eq!(path["backend"]["service"], service);
+    }
+    let matches = &manifests.get("HTTPRoute")["spec"]["rules"][0]["matches"];
+    let expected =
+        expected.map(|path| json!({"path": {"type": "Exact", "value": path}, "method": "POST"})).to_vec();
+    assert_eq!(matches, &Value::from(expected));
+    let files = mounted(&manifests);
+    for file in ["dashdoc-token-acme", "dashdoc-token-initech", "webhook-secrets-acme", "of-globex"] {
+        assert!(files.iter().any(|mounted| mounted == file), "{file} in {files:?}");
+    }
+    assert!(!files.iter().any(|mounted| mounted == "webhook-secrets-initech"), "it has no path: {files:?}");
+    assert!(manifests.relay_toml().contains("/run/secrets/invite-relay/webhook-secrets-acme"));
+}
+
+#[test]
 fn every_selector_finds_the_pods_and_only_them() {
     for (name, manifests) in all() {
         let labels = manifests.pod()["metadata"]["labels"].as_object().unwrap();
@@ -160,6 +193,23 @@ fn walk(table: &toml::Table, seen: &mut impl FnMut(&str, &toml::Value)) {
             toml::Value::Table(inner) => walk(inner, seen),
             other => seen(key, other),
         }
+    }
+}
+
+#[test]
+fn every_command_that_a_person_runs_in_the_pod_finds_its_configuration() {
+    for (name, manifests) in all() {
+        let container = &manifests.pod()["spec"]["containers"][0];
+        let mount = |volume: &str| {
+            let mounts = container["volumeMounts"].as_array().unwrap();
+            let mount = mounts.iter().find(|mount| mount["name"] == volume).unwrap();
+            mount["mountPath"].as_str().unwrap()
+        };
+        let of_the_program =
+            json!({"name": "INVITE_RELAY_CONFIG", "value": format!("{}/relay.toml", mount("config"))});
+        let environment = container["env"].as_array().unwrap();
+        assert!(environment.contains(&of_the_program), "{name}: {environment:?}");
+        assert_eq!(container["args"], json!(["serve"]), "{name}: the service reads the same");
     }
 }
 

@@ -69,6 +69,10 @@ fn a_secret_in_the_configuration() {
     for (place, values) in [
         ("dashdoc.token", json!({"dashdoc": {"token": "canary"}})),
         ("dashdoc.accounts.acme.token", json!({"dashdoc": {"accounts": {"acme": {"token": "canary"}}}})),
+        (
+            "dashdoc.accounts.acme.webhook_secrets",
+            json!({"dashdoc": {"accounts": {"acme": {"webhook_secrets": ["canary"]}}}}),
+        ),
         ("admin.token", json!({"admin": {"token": "canary"}})),
         ("source.rabbitmq.url", json!({"source": {"rabbitmq": {"url": "amqp://relay:canary@b"}}})),
         ("source.webhook.secrets", json!({"source": {"webhook": {"secrets": ["canary"]}}})),

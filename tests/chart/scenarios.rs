@@ -124,8 +124,8 @@ fn the_program_accepts_the_configuration_of_every_scenario() {
         println!("{name}");
         Program::cargo_bin("invite-relay")
             .unwrap()
-            .args(["config", "check", "--config"])
-            .arg(&file)
+            .args(["config", "check"])
+            .env("INVITE_RELAY_CONFIG", &file)
             .assert()
             .success();
     }

@@ -33,9 +33,11 @@ spec:
     - name: invite-relay
       image: {{ include "invite-relay.image" . | quote }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
-      args: [serve, --config, /etc/invite-relay/relay.toml]
-      {{- if or .Values.tracing.endpoint .Values.extraEnv }}
+      args: [serve]
       env:
+        # Not an argument: what a person runs in the pod (doctor, invites …) finds it as well.
+        - name: INVITE_RELAY_CONFIG
+          value: /etc/invite-relay/relay.toml
         {{- with .Values.tracing.endpoint }}
         - name: OTEL_EXPORTER_OTLP_ENDPOINT
           value: {{ . | quote }}
@@ -53,7 +55,6 @@ spec:
         {{- with .Values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-      {{- end }}
       ports:
         - name: admin
           containerPort: 9090
