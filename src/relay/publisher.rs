@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, SemaphorePermit};
 use tokio::time::Instant;
-use tracing::{Span, info, warn};
+use tracing::{info, warn};
 
 use super::Relay;
 use super::trace::{self, Begun};
@@ -20,7 +20,7 @@ use crate::invite::{
 use crate::sink::{NotConfirmed, Trail};
 use crate::store::{Due, Work};
 use crate::telemetry::metrics::PublishFailure;
-use crate::telemetry::propagation;
+use crate::telemetry::spans::Attempt;
 
 /// How long to wait after the store could not be asked.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -127,7 +127,7 @@ impl Relay {
     }
 
     /// Publishes to every pending sink at once and records each confirmation as it comes.
-    pub(super) async fn announce(self: &Arc<Self>, mut work: Work, attempt: &Span) {
+    pub(super) async fn announce(self: &Arc<Self>, mut work: Work, attempt: &Attempt) {
         let Some(Effect::Announce(pending)) = work.effect else { return };
         let Ok(permit) = self.announcing.acquire().await else { return };
         let was_last = self.announcing.available_permits() == 0;
@@ -181,7 +181,7 @@ impl Relay {
             crash::pass(Point::PublishConfirmed);
         }
         let failure = result.as_ref().err().map(|error| error.reason);
-        let trace = propagation::sampled_trace(trail.attempt);
+        let trace = trail.attempt.trace();
         self.metrics.publish_ended(sink, event.kind, failure, started.elapsed(), trace);
         self.trouble.note(sink, failure);
         (sink, result)

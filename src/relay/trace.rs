@@ -19,8 +19,8 @@ pub(super) enum Begun {
     FromTheStore,
 }
 
-/// The span of an attempt: requests and announcements are its children.
-pub(super) fn attempt(invite: &Invite, begun: Begun, attempts: &Attempts) -> Span {
+/// The span of an attempt: requests and announcements are its parts.
+pub(super) fn attempt(invite: &Invite, begun: Begun, attempts: &Attempts) -> spans::Attempt {
     let span = spans::attempt(&work(invite), Some(&invite.cause.event_id));
     let cause = &invite.cause;
     let stored = TraceHeaders::parse(cause.traceparent.as_deref(), cause.tracestate.as_deref());
@@ -28,12 +28,13 @@ pub(super) fn attempt(invite: &Invite, begun: Begun, attempts: &Attempts) -> Spa
         Begun::WithTheEvent => propagation::set_parent(&span, stored.as_ref()),
         Begun::FromTheStore => propagation::link(&span, stored.as_ref()),
     }
-    if propagation::sampled_trace(&span).is_some()
+    let attempt = spans::Attempt::of(span.clone());
+    if attempt.trace().is_some()
         && let Some(own) = propagation::inject(&span)
     {
         propagation::link(&span, attempts.follow(&invite.key, own).as_ref());
     }
-    span
+    attempt
 }
 
 /// Invites whose last attempt is remembered. About a MiB, and only where traces are exported.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{Instrument as _, Span, debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use super::Relay;
 use super::account::{Account, Place};
@@ -13,7 +13,7 @@ use crate::dashdoc::answer::Operation;
 use crate::dashdoc::client::Exchange;
 use crate::invite::{Answer, Effect, Input, Invite, Lane, State};
 use crate::store::{Error, Work};
-use crate::telemetry::{propagation, spans};
+use crate::telemetry::spans::{self, Attempt};
 
 /// How long to wait before a result is offered to the store again.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -80,7 +80,7 @@ impl Relay {
         account: &Account,
         operation: Operation,
         invite: &Invite,
-        attempt: &Span,
+        attempt: &Attempt,
     ) -> Exchange {
         let request = spans::ApiRequest {
             server: spans::Server::of(account.client.base_url()),
@@ -93,7 +93,7 @@ impl Relay {
                 0
             },
         };
-        let span = spans::call_api(attempt, &request, &trace::work(invite));
+        let span = attempt.part(|parent| spans::call_api(parent, &request, &trace::work(invite)));
         let started = Instant::now();
         let exchange = async {
             match operation {
@@ -107,18 +107,17 @@ impl Relay {
             (None, Answer::Failed { failure, .. }) => spans::failed(&span, &failure.code),
             (None, Answer::Code(_) | Answer::NoCode) => {}
         }
-        let trace = propagation::sampled_trace(&span);
-        self.metrics.api_answered(&account.name, operation, &exchange, started.elapsed(), trace);
+        self.metrics.api_answered(&account.name, operation, &exchange, started.elapsed(), attempt.trace());
         exchange
     }
 
     /// Records the outcome of an effect, however long that takes: the answer of a call that can't be repeated is
     /// in our hands only. `None` if the work is somebody else's by now, or the process gives up.
-    pub(super) async fn record(&self, invite: Invite, input: Input, attempt: &Span) -> Option<Work> {
+    pub(super) async fn record(&self, invite: Invite, input: Input, attempt: &Attempt) -> Option<Work> {
         loop {
             match self.wrote(self.store.advance(invite.clone(), input.clone()).await) {
                 Ok(work) => {
-                    self.metrics.moved(&invite, &input, &work.invite, propagation::sampled_trace(attempt));
+                    self.metrics.moved(&invite, &input, &work.invite, attempt.trace());
                     return Some(work);
                 }
                 Err(Error::Lost) => {

@@ -5,7 +5,6 @@ pub mod stdout;
 pub mod webhook;
 
 use tokio::sync::watch;
-use tracing::Span;
 
 use crate::broker::BrokerState;
 use crate::event::Outgoing;
@@ -32,7 +31,7 @@ pub struct Outlets {
 /// What the spans of a publication hang on.
 pub struct Trail<'a> {
     /// The attempt that publishes.
-    pub attempt: &'a Span,
+    pub attempt: &'a spans::Attempt,
     /// What is being published.
     pub work: spans::Work<'a>,
 }

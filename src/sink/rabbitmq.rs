@@ -47,7 +47,9 @@ impl RabbitmqSink {
         let endpoint = self.address.current();
         let server = spans::Server { host: endpoint.host(), port: endpoint.port() };
         let described = spans::OutgoingEvent { server, id: &id, kind: event.type_ };
-        let span = spans::publish(trail.attempt, &described, &self.exchange, routing_key, &trail.work);
+        let span = trail
+            .attempt
+            .part(|parent| spans::publish(parent, &described, &self.exchange, routing_key, &trail.work));
         let incoming =
             TraceHeaders::parse(event.trace.traceparent.as_deref(), event.trace.tracestate.as_deref());
         if let Some(hop) = propagation::onward(&span, incoming.as_ref()) {

@@ -102,7 +102,7 @@ impl WebhookSink {
         let id = event.id.to_string();
         let server = spans::Server::of(&self.shared.settings.url);
         let described = spans::OutgoingEvent { server, id: &id, kind: event.type_ };
-        let span = spans::send_webhook(trail.attempt, &described, &trail.work);
+        let span = trail.attempt.part(|parent| spans::send_webhook(parent, &described, &trail.work));
         let sent = self.send(&id, event).instrument(span.clone()).await;
         if let Err(refused) = &sent {
             spans::failed(&span, refused.reason.as_str());

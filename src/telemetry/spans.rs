@@ -19,9 +19,11 @@
 //! from the attempt on also `invite.generation` and `invite.attempt`. No span carries a code, a body, a
 //! header or a full URL.
 
+use opentelemetry::trace::TraceId;
 use tracing::field::{Empty, display};
 use tracing::{Span, info_span};
 
+use super::propagation;
 use crate::invite::{Generation, TruckerKey};
 
 /// The version of the semantic conventions that names and attributes follow.
@@ -134,6 +136,34 @@ pub fn attempt(work: &Work<'_>, event_id: Option<&str>) -> Span {
         "event.id" = event_id,
         "error.type" = Empty,
     )
+}
+
+/// The span of an attempt once its parent is set, and whether it is recorded. Requests and announcements are its parts.
+///
+/// At a thousand events per second most attempts are not recorded, and then a span for each part would be made only to
+/// be thrown away: the attempt's own stands for them, in log lines and in the context that leaves with a message.
+#[derive(Debug)]
+pub struct Attempt {
+    span: Span,
+    trace: Option<TraceId>,
+}
+
+impl Attempt {
+    /// Takes the span as it is: a parent that is set later is not seen.
+    pub fn of(span: Span) -> Self {
+        let trace = propagation::sampled_trace(&span);
+        Self { span, trace }
+    }
+
+    /// The trace it is recorded in: what an exemplar refers to.
+    pub const fn trace(&self) -> Option<TraceId> {
+        self.trace
+    }
+
+    /// The span of a part: what `make` makes as a child of the attempt, or the attempt where that is not recorded.
+    pub fn part(&self, make: impl FnOnce(&Span) -> Span) -> Span {
+        if self.trace.is_some() { make(&self.span) } else { self.span.clone() }
+    }
 }
 
 /// A request to the API.
@@ -470,5 +500,32 @@ mod tests {
             assert_eq!(child.parent_span_id, attempt.span_context.span_id());
         }
         assert_ne!(attempt.span_context.trace_id(), unrelated.span_context.trace_id());
+    }
+
+    #[test]
+    fn the_parts_of_an_attempt_that_is_not_recorded_are_the_attempt_itself() {
+        let invite = invite();
+        let parts = |parent: Option<&str>| {
+            let made = std::cell::Cell::new(0);
+            let spans = spans_of(|| {
+                let span = attempt(&work(&invite), None);
+                propagation::set_parent(&span, propagation::TraceHeaders::parse(parent, None).as_ref());
+                let attempt = Attempt::of(span.clone());
+                let part = attempt.part(|parent| {
+                    made.set(made.get() + 1);
+                    send_webhook(
+                        parent,
+                        &OutgoingEvent { server: SERVER, id: "id-1", kind: "k" },
+                        &work(&invite),
+                    )
+                });
+                assert_eq!(part == span, attempt.trace().is_none());
+                assert!(propagation::inject(&part).is_some(), "the context goes on either way");
+            });
+            (made.get(), spans.len())
+        };
+        assert_eq!(parts(None), (1, 2));
+        assert_eq!(parts(Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")), (1, 2));
+        assert_eq!(parts(Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")), (0, 0));
     }
 }

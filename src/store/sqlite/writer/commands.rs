@@ -34,10 +34,6 @@ fn accept_one(db: &Connection, context: &mut Context, arrival: Arrival) -> Resul
     let moment = moment();
     let Arrival { key, cause, admission } = arrival;
     let event = (cause.event_id.clone(), cause.event_source.clone());
-    if let Some((seq, state)) = find(db, &key)? {
-        let news = remember_event(db, seq, &event, moment.now)?;
-        return Ok(if news { Receipt::Joined(state) } else { Receipt::Duplicate(state) });
-    }
     let generation = first_generation(db, context, &key)?;
     let invite = Invite::received(key, generation, cause, moment.now);
     let Step { next, effect } = match admission {
@@ -45,19 +41,25 @@ fn accept_one(db: &Connection, context: &mut Context, arrival: Arrival) -> Resul
         Admission::Queue => Step { next: invite, effect: None },
         Admission::Refuse(failure) => step(invite, Input::Refused(failure), &context.settings.rules, moment),
     };
-    let seq = insert(db, &next, effect)?;
+    // Most events are about a new trucker: the insert itself finds out which are not.
+    let Some(seq) = insert(db, &next, effect)? else {
+        let (seq, state) = find(db, &next.key)?;
+        let news = remember_event(db, seq, &event, moment.now)?;
+        return Ok(if news { Receipt::Joined(state) } else { Receipt::Duplicate(state) });
+    };
     remember_event(db, seq, &event, moment.now)?;
     context.moves.push(Move { account: next.key.account.clone(), from: None, to: Some(next.state.name()) });
     Ok(Receipt::New(Box::new(Work { invite: next, effect })))
 }
 
-fn find(db: &Connection, key: &TruckerKey) -> Result<Option<(i64, StateName)>, Error> {
+/// The invite that a trucker has. A state that only a newer version knows is a state all the same: the event joins.
+fn find(db: &Connection, key: &TruckerKey) -> Result<(i64, StateName), Error> {
     let query = "SELECT seq, state FROM invites WHERE account = ?1 AND pk = ?2";
     let found = db.prepare_cached(query).and_then(|mut statement| {
-        statement.query_row(row_of(key), |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).optional()
+        statement.query_row(row_of(key), |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
     });
-    let found: Option<(i64, String)> = found.map_err(|error| unavailable(&error))?;
-    Ok(found.and_then(|(seq, state)| Some((seq, StateName::from_stored(&state)?))))
+    let (seq, state): (i64, String) = found.map_err(|error| unavailable(&error))?;
+    Ok((seq, StateName::from_stored(&state).unwrap_or(StateName::Received)))
 }
 
 /// One after the last generation of an earlier life, so that ids of outgoing events are never used twice.
@@ -73,16 +75,18 @@ fn first_generation(db: &Connection, context: &Context, key: &TruckerKey) -> Res
     Ok(last.map_or(Generation::FIRST, |last| Generation::from_stored(last).next()))
 }
 
-fn insert(db: &Connection, invite: &Invite, effect: Option<Effect>) -> Result<i64, Error> {
+/// `None` if the trucker has an invite.
+fn insert(db: &Connection, invite: &Invite, effect: Option<Effect>) -> Result<Option<i64>, Error> {
     let sql = "INSERT INTO invites (account, pk, generation, fence, taken, state, lane, due, attempts, tries, \
          ever_unknown, not_found_since, failure_class, failure_code, accepted_at, begun_at, ended_at, event_id, \
          event_source, trucker, traceparent, tracestate) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22) \
+         ON CONFLICT (account, pk) DO NOTHING";
     let record = Record::of(invite);
     let (account, pk) = row_of(&invite.key);
     let cause = &invite.cause;
     let run = db.prepare_cached(sql).and_then(|mut statement| {
-        statement.insert(params![
+        let rows = statement.execute(params![
             account,
             pk,
             record.generation,
@@ -105,7 +109,8 @@ fn insert(db: &Connection, invite: &Invite, effect: Option<Effect>) -> Result<i6
             trucker_text(cause),
             cause.traceparent,
             cause.tracestate,
-        ])
+        ])?;
+        Ok((rows == 1).then(|| db.last_insert_rowid()))
     });
     run.map_err(|error| unavailable(&error))
 }
