@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use tokio::sync::{Semaphore, watch};
-use tracing::{Instrument as _, info, warn};
+use tracing::{Instrument as _, Span, info, warn};
 use url::Url;
 
 use super::{NotConfirmed, Trail};
@@ -103,9 +103,12 @@ impl WebhookSink {
         let server = spans::Server::of(&self.shared.settings.url);
         let described = spans::OutgoingEvent { server, id: &id, kind: event.type_ };
         let span = trail.attempt.part(|parent| spans::send_webhook(parent, &described, &trail.work));
-        let sent = self.send(&id, event).instrument(span.clone()).await;
-        if let Err(refused) = &sent {
-            spans::failed(&span, refused.reason.as_str());
+        let sent = self.send(&id, event, &span).instrument(span.clone()).await;
+        // A refusal is an answer: its status has said it.
+        if let Err(Refused { reason, .. }) = &sent
+            && *reason != PublishFailure::Refused
+        {
+            spans::failed(&span, reason.as_str());
         }
         drop(place);
         self.judge(&sent);
@@ -113,7 +116,7 @@ impl WebhookSink {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that sends requests to the receiver")]
-    async fn send(&self, id: &str, event: &Outgoing) -> Result<(), Refused> {
+    async fn send(&self, id: &str, event: &Outgoing, span: &Span) -> Result<(), Refused> {
         let settings = &self.shared.settings;
         let now = time::now();
         let refused = |reason| Refused { reason, pause: None };
@@ -135,6 +138,7 @@ impl WebhookSink {
         let response = request.send().await.map_err(|error| {
             refused(if error.is_timeout() { PublishFailure::Timeout } else { PublishFailure::Disconnected })
         })?;
+        spans::answered(span, response.status().as_u16());
         if response.status().is_success() {
             return Ok(());
         }

@@ -1,13 +1,21 @@
 //! Traces, as a real collector gets them: the tree of each kind of story, found by one attribute; and a collector that
 //! is away, slow or hanging, which nobody notices.
 
-use invite_relay::dashdoc::simulator::Fault;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use invite_relay::dashdoc::simulator::{Fault, HoldAt};
+use invite_relay::http::serve;
 use invite_relay::invite::StateName;
+use invite_relay::lifecycle::Lifecycle;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::json;
 
 use super::harness::Service;
 use super::platform::{Bus, trucker_created};
+use super::settings::Settings;
+use super::webhook::{Mood, Receiver, Sender};
 use super::{Api, bus};
 use crate::support::collector::{Collector, Recorded};
 use crate::support::proxy::Proxy;
@@ -25,7 +33,11 @@ fn traced_event(pk: u64) -> String {
 }
 
 async fn service(api: &Api, bus: &Bus, endpoint: &str) -> Service {
-    let mut service = Service::prepare(&bus.as_sink(bus.as_source(api.settings())));
+    traced(&bus.as_sink(bus.as_source(api.settings())), endpoint).await
+}
+
+async fn traced(settings: &Settings, endpoint: &str) -> Service {
+    let mut service = Service::prepare(settings);
     service.environment("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
     service.environment("OTEL_BSP_SCHEDULE_DELAY", "100");
     service.start_again().await;
@@ -103,6 +115,70 @@ async fn an_invite_that_works_at_once_is_one_trace_from_the_platform_to_the_anno
     let (hop, event) = &announced[0];
     assert_eq!(*hop, format!("00-{}-{}-01", PLATFORM.0, publish.id));
     assert_eq!(event["traceparent"], format!("00-{}-{}-01", PLATFORM.0, intake.id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_webhook_to_webhook_it_is_one_trace_too() {
+    let (api, collector, life) = (Api::faultless().await, Collector::start().await, Lifecycle::new());
+    let (sender, receiver) = (Sender::new(), Receiver::start(&life).await);
+    let settings = sender.as_source(receiver.as_sink(api.settings()));
+    let service = traced(&settings, &collector.endpoint()).await;
+    let answer = sender.send(&service, &traced_event(5)).await.unwrap();
+    assert_eq!(answer.status, 202);
+    service.settle(1).await;
+    let story = collector.story("default/5", |story| story.len() == 4).await;
+
+    let intake = one(&story, "POST /webhooks/trucker-created");
+    assert_eq!((intake.kind, intake.trace.as_str()), (SpanKind::Server, PLATFORM.0));
+    assert_eq!(intake.parent, PLATFORM.1, "the platform's span is the parent");
+    assert_eq!(intake.attribute("http.route"), "/webhooks/trucker-created");
+    assert_eq!(intake.attribute("http.response.status_code"), "202");
+    assert_eq!(intake.attribute("cloudevents.event_id"), "event-5");
+    let attempt = one(&story, "attempt");
+    assert_eq!((attempt.trace.as_str(), &attempt.parent), (PLATFORM.0, &intake.id));
+    assert_eq!(below(&story, attempt), [(POST, SpanKind::Client, false), ("POST", SpanKind::Client, false)]);
+    let delivery = story.iter().find(|span| span.name == "POST").unwrap();
+    assert_eq!(delivery.attribute("http.response.status_code"), "204");
+    assert_eq!(delivery.attribute("cloudevents.event_type"), "invite.ready");
+    assert_eq!(receiver.hops(), [format!("00-{}-{}-01", PLATFORM.0, delivery.id)]);
+    assert_eq!(
+        receiver.taken()[0].json()["traceparent"],
+        format!("00-{}-{}-01", PLATFORM.0, intake.id),
+        "in the event the start of the transmission"
+    );
+
+    receiver.be(Mood::Refuse);
+    sender.send(&service, &traced_event(7)).await.unwrap();
+    let refused = |span: &&Recorded| span.name == "POST" && span.failed;
+    let story = collector.story("default/7", |story| story.iter().any(|span| refused(&span))).await;
+    let refused = story.iter().find(refused).unwrap();
+    assert_eq!(refused.attribute("http.response.status_code"), "500");
+    assert_eq!(refused.attribute("error.type"), "500");
+    life.begin_drain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_a_crash_left_open_is_read_back_in_an_attempt_linked_to_the_event() {
+    let (api, bus, collector) = (Api::faultless().await, bus("crashed").await, Collector::start().await);
+    let mut service = service(&api, &bus, &collector.endpoint()).await;
+    let held = api.handle.hold_post(6, HoldAt::BeforeReply);
+    bus.send([traced_event(6)]).await;
+    held.arrived().await;
+    let intake = collector.story("default/6", |story| !story.is_empty()).await.remove(0);
+    service.kill().await;
+    drop(held);
+    service.start_again().await;
+    service.settle(1).await;
+    let story = collector.story("default/6", |story| is_published(story) && of(story, GET).len() == 2).await;
+    // What the killed process had not sent is lost, and what it remembered of its attempt.
+    let attempts = of(&story, "attempt");
+    assert_eq!(attempts[0].links, [intake.id.clone()]);
+    assert_eq!(attempts[0].parent, "", "a root");
+    assert_eq!(below(&story, attempts[0])[0], (GET, SpanKind::Client, false));
+    assert_eq!(attempts[0].attribute("event.id"), "event-6");
+    let opened = service.count("invite_relay_unknown_opened_total", &["cause=\"crash\""]).await;
+    let resolved = service.count("invite_relay_unknown_resolved_total", &["how=\"code\""]).await;
+    assert_eq!((opened, resolved), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,4 +301,43 @@ async fn a_collector_that_is_away_or_hangs_costs_spans_and_no_work() {
     // Stopping does not wait for a collector that hangs.
     line.stall();
     service.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_collector_gets_what_it_can_take_and_slows_nobody_down() {
+    let (api, bus, life) = (Api::faultless().await, bus("slow-collector").await, Lifecycle::new());
+    let slow = slow_collector(&life).await;
+    let mut service = Service::prepare(&bus.as_sink(bus.as_source(api.settings())));
+    service.environment("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{slow}"));
+    service.environment("OTEL_BSP_SCHEDULE_DELAY", "100");
+    service.environment("OTEL_BSP_MAX_QUEUE_SIZE", "100");
+    service.environment("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "50");
+    service.start_again().await;
+    bus.tell(1..=300).await;
+    service.settle(300).await;
+    assert_eq!(service.readiness().await["ready"], true);
+    let full = ["reason=\"queue_full\""];
+    until("spans to be lost to a full queue", async || {
+        service.count("invite_relay_spans_lost_total", &full).await > 0
+    })
+    .await;
+    until("spans to be delivered", async || {
+        service.metrics().await.lines().any(|line| {
+            line.strip_prefix("invite_relay_spans_delivered_total ").is_some_and(|count| count != "0")
+        })
+    })
+    .await;
+    let undelivered = service.count("invite_relay_spans_lost_total", &["reason=\"not_delivered\""]).await;
+    assert_eq!(undelivered, 0, "slow is not away");
+    service.terminate().await;
+    life.begin_drain();
+}
+
+/// Takes every export, and thinks about it for half a second.
+async fn slow_collector(life: &Lifecycle) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(async || tokio::time::sleep(Duration::from_millis(500)).await);
+    life.spawn_long("slow collector", serve::serve(listener, router, life.clone(), "slow collector"));
+    address
 }

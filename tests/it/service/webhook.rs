@@ -82,6 +82,8 @@ pub(crate) struct Receiver {
 struct ReceiverState {
     secret: Secret,
     taken: Mutex<Vec<Delivery>>,
+    /// The `traceparent` header of each.
+    hops: Mutex<Vec<String>>,
     mood: watch::Sender<Mood>,
 }
 
@@ -101,6 +103,7 @@ impl Receiver {
         let shared = Arc::new(ReceiverState {
             secret: Secret::generate(),
             taken: Mutex::default(),
+            hops: Mutex::default(),
             mood: watch::Sender::new(Mood::Take),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -132,6 +135,11 @@ impl Receiver {
     pub(crate) fn taken(&self) -> Vec<Delivery> {
         self.shared.taken.lock().unwrap().clone()
     }
+
+    /// The `traceparent` header of everything taken so far; empty where there was none.
+    pub(crate) fn hops(&self) -> Vec<String> {
+        self.shared.hops.lock().unwrap().clone()
+    }
 }
 
 async fn receive(State(receiver): State<Arc<ReceiverState>>, headers: HeaderMap, body: Bytes) -> StatusCode {
@@ -150,6 +158,7 @@ async fn receive(State(receiver): State<Arc<ReceiverState>>, headers: HeaderMap,
     if mood.expect("the mood outlives this request") == Mood::Refuse {
         return StatusCode::INTERNAL_SERVER_ERROR;
     }
+    receiver.hops.lock().unwrap().push(text("traceparent").unwrap_or_default().to_owned());
     receiver
         .taken
         .lock()

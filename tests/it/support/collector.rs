@@ -104,6 +104,11 @@ impl Collector {
         Self { process, leash, home, address, taken, life }
     }
 
+    /// Where it takes spans.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The base URL for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)

@@ -79,6 +79,16 @@ fn names(text: &str, declared: &BTreeSet<String>) -> BTreeSet<String> {
     bare.collect()
 }
 
+/// A series of each metric that rises above zero once there is something to tell.
+pub(super) fn moving_series() -> Vec<String> {
+    let metrics = Metrics::new(&[]);
+    let series = metrics.catalog().iter().map(|doc| {
+        let suffix = if doc.kind.starts_with("histogram") { "_count" } else { "" };
+        format!("{}{suffix}", doc.name)
+    });
+    series.collect()
+}
+
 fn declared() -> BTreeSet<String> {
     Metrics::new(&[]).catalog().iter().map(|doc| doc.name.clone()).collect()
 }
@@ -98,6 +108,30 @@ fn dashboards_alerts_and_runbook_speak_of_metrics_that_exist() {
     }
     let hidden: Vec<_> = declared.difference(&shown).collect();
     assert!(hidden.is_empty(), "no dashboard and no alert shows {hidden:?}");
+}
+
+#[test]
+fn panels_lie_side_by_side_and_leave_no_row_of_the_page_empty() {
+    // Grafana's page is 24 columns wide.
+    const COLUMNS: u64 = 24;
+    for file in files(DASHBOARDS) {
+        let dashboard: Value = serde_json::from_str(&read(&file)).unwrap();
+        let (mut taken, mut ids) = (BTreeMap::new(), BTreeSet::new());
+        for panel in dashboard["panels"].as_array().unwrap() {
+            let title = panel["title"].as_str().unwrap_or_else(|| panic!("no title: {panel}"));
+            assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id is taken");
+            let side = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+            assert!(side("x") + side("w") <= COLUMNS, "{title} is out of the page");
+            for y in side("y")..side("y") + side("h") {
+                for x in side("x")..side("x") + side("w") {
+                    let other = taken.insert((y, x), title);
+                    assert_eq!(other, None, "{title} lies over another panel");
+                }
+            }
+        }
+        let rows: BTreeSet<u64> = taken.keys().map(|(y, _)| *y).collect();
+        assert_eq!(rows.last(), Some(&(rows.len() as u64 - 1)), "{} has an empty row", file.display());
+    }
 }
 
 #[test]

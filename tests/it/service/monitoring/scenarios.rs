@@ -3,11 +3,12 @@
 
 use invite_relay::dashdoc::simulator::{DEFAULT_TOKEN, Fault, Faults, Mix};
 
-use super::files::{alerts, queries, rules};
+use super::files::{alerts, moving_series, queries, rules};
 use crate::service::harness::Service;
 use crate::service::platform::Bus;
 use crate::service::webhook::Sender;
 use crate::service::{Api, settings::Settings};
+use crate::support::collector::Collector;
 use crate::support::prometheus::{Prometheus, free_address};
 use crate::support::proxy::Proxy;
 use crate::support::rabbitmq::RabbitMq;
@@ -71,6 +72,9 @@ struct Stage {
     broker: RabbitMq,
     bus: Bus,
     line: Proxy,
+    collector: Collector,
+    /// Between the service and the collector.
+    traces: Proxy,
     service: Service,
     prometheus: Prometheus,
     /// The next trucker.
@@ -95,12 +99,15 @@ impl Stage {
             .with("retry.max_attempts", 4)
             .with("telemetry.doctor_every", "1s");
         let mut service = Service::prepare(&settings);
-        // Nobody is there: spans are sampled, and lost.
-        service.environment("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
+        // Nobody is there yet: spans are sampled, and lost.
+        let collector = Collector::start().await;
+        let traces = Proxy::start(collector.address()).await;
+        traces.close();
+        service.environment("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", traces.address()));
         service.start_again().await;
         let prometheus = Prometheus::start(&hurried(&rules()), admin).await;
         until("the first scrape", async || prometheus.n_samples("invite_relay_build_info").await > 0).await;
-        (Self { api, broker, bus, line, service, prometheus, pk: 0 }, sender)
+        (Self { api, broker, bus, line, collector, traces, service, prometheus, pk: 0 }, sender)
     }
 
     /// So many truckers that nobody has heard of.
@@ -150,6 +157,7 @@ async fn each_alert_fires_in_its_scenario_and_clears_and_every_panel_has_data() 
     rejected(&mut stage).await;
     unreadable_and_unwanted(&mut stage).await;
     codes_in_doubt(&mut stage).await;
+    rare(&mut stage).await;
     broken_broker(&mut stage).await;
 
     stage.service.terminate().await;
@@ -166,6 +174,14 @@ async fn each_alert_fires_in_its_scenario_and_clears_and_every_panel_has_data() 
         }
     }
     assert!(empty.is_empty(), "no data for {empty:#?}");
+    // Every series is there from the start: that a query has data may mean no more than a zero.
+    let mut still = Vec::new();
+    for series in moving_series() {
+        if stage.prometheus.n_samples(&format!("{series} > 0")).await == 0 {
+            still.push(series);
+        }
+    }
+    assert!(still.is_empty(), "never moved: {still:#?}");
     let buckets = "invite_relay_time_to_ready_seconds_bucket";
     let traces = stage.prometheus.exemplars(buckets).await;
     assert!(!traces.is_empty() && traces.iter().all(|id| id.len() == 32), "{traces:?}");
@@ -237,6 +253,26 @@ async fn codes_in_doubt(stage: &mut Stage) {
     stage.fires("PublishedCodeUnverified").await;
     stage.api.handle.set_faults(Faults::default());
     stage.clears("codes in doubt").await;
+}
+
+/// What no alert is about, and a panel shows.
+async fn rare(stage: &mut Stage) {
+    let odd = *stage.new_truckers(1).end();
+    stage.api.handle.script_posts(odd, [Fault::OddCode]);
+    stage.bus.tell([odd]).await;
+    stage.traces.resume();
+    until("spans to be delivered", async || {
+        stage.tell(1).await;
+        !stage.collector.spans().is_empty()
+    })
+    .await;
+    // Somebody else writes to the store, and does not come to an end.
+    let store = rusqlite::Connection::open(stage.service.file("store.db")).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    stage.tell(5).await;
+    stage.fires("NotTakingEvents").await;
+    store.execute_batch("ROLLBACK").unwrap();
+    stage.clears("a store that was locked").await;
 }
 
 async fn broken_broker(stage: &mut Stage) {
