@@ -1,5 +1,6 @@
 //! The doctor against a real broker, the API simulator, and servers that answer wrongly.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use axum::Router;
@@ -51,9 +52,9 @@ impl Given {
         Self { broker, name: "any", topology: "verify", base_url, token, rate: "5" }
     }
 
-    fn load(&self, dir: &TempDir) -> Loaded {
+    fn load(&self, dir: &TempDir, more: &[&str]) -> Loaded {
         let (name, store) = (self.name, dir.path().join("relay.db"));
-        let sets = vec![
+        let mut sets = vec![
             "source.rabbitmq.enabled=true".into(),
             "sink.rabbitmq.enabled=true".into(),
             format!("source.rabbitmq.queue={name}"),
@@ -65,6 +66,7 @@ impl Given {
             format!("store.url=sqlite://{}", store.display()),
             "admin.listen=127.0.0.1:0".into(),
         ];
+        sets.extend(more.iter().map(ToString::to_string));
         let env = [
             ("INVITE_RELAY__SOURCE__RABBITMQ__URL".to_owned(), self.broker.expose_secret().to_owned()),
             ("INVITE_RELAY__DASHDOC__TOKEN".to_owned(), self.token.to_owned()),
@@ -74,10 +76,15 @@ impl Given {
 
     /// The report, which never shows a secret.
     async fn examined(&self) -> Report {
+        self.examined_with(&[]).await
+    }
+
+    /// The same, with some settings more.
+    async fn examined_with(&self, sets: &[&str]) -> Report {
         // Only the first caller installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = TempDir::new().unwrap();
-        let loaded = self.load(&dir);
+        let loaded = self.load(&dir, sets);
         let report = soon("the doctor's report", Box::pin(examine(&loaded, |_| None))).await;
         let shown = format!("{report:?}");
         assert!(!shown.contains("canary"), "{shown}");
@@ -140,6 +147,70 @@ async fn the_doctor_names_what_is_missing_on_the_broker_and_creates_nothing() {
     assert_found(&report, "source.rabbitmq.dead_letters", "ok", "is empty", "");
     assert_found(&report, "sink.rabbitmq.topology", "ok", "is there", "");
     assert_eq!(of(&report, "sink.rabbitmq.route").verdict, Verdict::Skipped);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_sees_whether_a_queue_is_there_for_what_is_announced_to_the_default_exchange() {
+    let url = RabbitMq::shared().url();
+    let given = Given::broker(url.clone(), "doctor-route", "verify");
+    let to_queues = [
+        "sink.rabbitmq.exchange=",
+        "sink.rabbitmq.routing_key=doctor-ready",
+        "sink.rabbitmq.failed_routing_key=doctor-failed",
+    ];
+    let operator = Operator::at(url).await;
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let make = async |name: &str| {
+        operator.channel.queue_declare(name.into(), durable, FieldTable::default()).await.unwrap();
+    };
+    make("doctor-ready").await;
+    let report = given.examined_with(&to_queues).await;
+    assert_found(&report, "sink.rabbitmq.topology", "ok", "default exchange always exists", "");
+    let mend = "events wait in the store until there is a queue";
+    assert_found(&report, "sink.rabbitmq.route", "failed", "no queue \"doctor-failed\"", mend);
+    make("doctor-failed").await;
+    let report = given.examined_with(&to_queues).await;
+    assert_found(&report, "sink.rabbitmq.route", "ok", "both queues are there", "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_that_can_not_be_made_is_in_the_report_as_skipped() {
+    // Those of the configuration are named after what is odd about it.
+    let names = |report: &Report| -> BTreeSet<String> {
+        let checks = report.checks.iter().map(|finding| finding.check.clone());
+        checks.filter(|check| !check.starts_with("configuration.")).collect()
+    };
+    let (url, life) = (RabbitMq::shared().url(), Lifecycle::new());
+    let connection = connect(&Endpoint::parse(&url).unwrap(), "test").await.unwrap();
+    topology("doctor-all").apply(&connection, &Observer::default()).await.unwrap();
+    let simulator = Simulator::bind(Settings::default()).await.unwrap();
+    let base_url = simulator.base_url().clone();
+    let life_of_simulator = life.clone();
+    life.spawn_work(async move { simulator.run(life_of_simulator).await });
+    let given = Given { base_url, token: DEFAULT_TOKEN, ..Given::broker(url, "doctor-all", "verify") };
+    let report = given.examined().await;
+    assert!(report.checks.iter().all(|finding| finding.verdict.as_str() != "failed"), "{report:#?}");
+    let all = names(&report);
+    println!("{} checks: {all:?}", all.len());
+
+    let away = || "amqp://guest:guest@127.0.0.1:1".to_owned();
+    let no_login = format!("amqp://guest:wrong@{}", RabbitMq::shared().address());
+    for broker in [away(), no_login] {
+        let report =
+            Given { broker: broker.into(), base_url: "http://127.0.0.1:1".into(), ..given }.examined().await;
+        assert_eq!(names(&report), all, "{report:#?}");
+    }
+    // The queue is not there, and the API's name leads nowhere.
+    let report = Given { name: "doctor-none", base_url: "http://api.nowhere.invalid".into(), ..given }
+        .examined()
+        .await;
+    assert_eq!(names(&report), all, "{report:#?}");
+    for finding in report.checks {
+        let says_how = finding.verdict.mend().is_some_and(|mend| !mend.is_empty());
+        let is_trouble = matches!(finding.verdict.as_str(), "failed" | "warning");
+        assert_eq!(says_how, is_trouble, "{finding:?}");
+    }
+    life.begin_drain();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,7 +348,7 @@ async fn the_doctor_tells_a_name_that_leads_nowhere_from_tls_that_fails_and_a_ra
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_doctor_looks_for_the_collector_that_the_environment_names() {
     let dir = TempDir::new().unwrap();
-    let loaded = Given::api("http://127.0.0.1:1".into(), "canary-token").load(&dir);
+    let loaded = Given::api("http://127.0.0.1:1".into(), "canary-token").load(&dir, &[]);
     let life = Lifecycle::new();
     let there = serve(&life, StatusCode::OK).await;
     for (endpoint, verdict, evidence) in [

@@ -32,7 +32,7 @@ pub struct RabbitMqSink {
     pub url: Option<SecretUrl>,
     /// File that holds the broker address.
     pub url_file: Option<SecretPath>,
-    /// Exchange that events are published to.
+    /// Exchange that events are published to; empty: the default exchange, where each routing key is a queue's name.
     pub exchange: String,
     /// Routing key of invite-ready events.
     pub routing_key: String,

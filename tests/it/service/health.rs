@@ -1,7 +1,10 @@
 //! Probes: what is alive is not restarted because something else is away, and what is not ready says why.
 
+use invite_relay::lifecycle::Lifecycle;
+
 use super::Api;
 use super::harness::Service;
+use super::webhook::{Mood, Receiver, Sender};
 use crate::service::platform::Bus;
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::until;
@@ -44,6 +47,27 @@ async fn a_broker_outage_restarts_no_pod_and_readiness_says_why() {
     tokio::task::block_in_place(|| broker.start_again());
     until("readiness", async || ask(service.admin_url("/readyz")).await.0 == 200).await;
     assert_eq!((alive().await.0, service.pid()), (200, pid));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_fails_is_named_by_readiness_and_keeps_no_event_out() {
+    let (api, life, sender) = (Api::faultless().await, Lifecycle::new(), Sender::new());
+    let receiver = Receiver::start(&life).await;
+    let service = Service::start(&sender.as_source(receiver.as_sink(api.settings()))).await;
+    receiver.be(Mood::Refuse);
+    sender.tell(&service, 1..=10).await;
+    let part = async || service.part("sink.webhook").await;
+    until("the sink's part to say no", async || part().await["ready"] == false).await;
+    let said = part().await;
+    assert_eq!(said["required"], false, "{said}");
+    assert!(said["detail"].as_str().unwrap().contains("fails"), "{said}");
+    // The store takes what the receiver doesn't.
+    assert_eq!(ask(service.admin_url("/readyz")).await.0, 200);
+    sender.tell(&service, 11..=12).await;
+    receiver.be(Mood::Take);
+    service.settle(12).await;
+    until("the sink's part to say yes", async || part().await["ready"] == true).await;
+    life.begin_drain();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -115,6 +115,15 @@ impl Bus {
             .with("sink.rabbitmq.exchange", self.exchange.as_str())
     }
 
+    /// The same, without an exchange of its own: the routing keys are the queue's name.
+    pub(crate) fn as_sink_by_name(&self, settings: Settings) -> Settings {
+        let queue = self.announced.as_str();
+        self.as_sink(settings)
+            .with("sink.rabbitmq.exchange", "")
+            .with("sink.rabbitmq.routing_key", queue)
+            .with("sink.rabbitmq.failed_routing_key", queue)
+    }
+
     /// Tells of truckers, each in one event. The service must have made its queue.
     pub(crate) async fn tell(&self, pks: impl IntoIterator<Item = u64>) {
         self.send(pks.into_iter().map(|pk| trucker_created(pk, &format!("event-{pk}")))).await;

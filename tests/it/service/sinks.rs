@@ -88,6 +88,20 @@ async fn announcements_that_no_queue_wants_wait_until_one_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_the_default_exchange_announcements_reach_a_queue_by_its_name() {
+    let (api, bus) = (Api::faultless().await, bus("by-name").await);
+    api.handle.script_posts(2, [Fault::Rejected]);
+    let service = Service::start(&bus.as_sink_by_name(bus.as_source(api.settings()))).await;
+    bus.tell(1..=2).await;
+    service.settle(2).await;
+    let announced = bus.take_announced().await;
+    let mut kinds: Vec<_> =
+        announced.iter().map(|one| one.json()["type"].as_str().unwrap().to_owned()).collect();
+    kinds.sort();
+    assert_eq!(kinds, ["invite.failed", "invite.ready"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejected_trucker_is_announced_as_failed_and_is_on_the_work_list() {
     let (api, bus) = (Api::faultless().await, bus("rejected").await);
     let service = Service::start(&bus.as_sink(bus.as_source(api.settings()))).await;
