@@ -128,3 +128,61 @@ pub(super) async fn alarms(connection: &mut Connection, findings: &mut Findings)
         Err(error) => findings.failed("alarms", error.to_string(), "look into the broker's log"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Mode;
+
+    /// What is said about the limits of a queue that is as the service declares it, but for `differing`.
+    fn said(version: &str, queue_type: QueueType, differing: &[(&str, &str)]) -> (String, &'static str) {
+        let topology = Topology {
+            exchange: "trucker.events".to_owned(),
+            queue: "q".to_owned(),
+            routing_key: "trucker.created".to_owned(),
+            queue_type,
+            mode: Mode::Verify,
+        };
+        let differing: Vec<_> = differing
+            .iter()
+            .map(|(name, value)| Argument { name: (*name).to_owned(), value: Some((*value).to_owned()) })
+            .collect();
+        let server = Server { product: "RabbitMQ".to_owned(), version: version.to_owned() };
+        let mut findings = Findings::about("x");
+        limits(Some(&differing), &topology, &server, &mut findings);
+        let finding = findings.found.remove(0);
+        (finding.evidence, finding.verdict.as_str())
+    }
+
+    #[test]
+    fn the_rules_of_the_brokers_version_go_with_the_queue() {
+        use QueueType::{Classic, Quorum};
+        let (none, twenty) = ("no delivery limit", "delivery limit is 20, by default");
+        let (any, quorum_only) = ("30 min, by default", "30 min on a quorum queue");
+        for (version, queue_type, limit, timeout) in [
+            ("3.10.8", Quorum, none, any),
+            ("3.13.7", Quorum, none, any),
+            ("4.0.5", Quorum, twenty, any),
+            ("4.2.1", Quorum, twenty, any),
+            ("4.3.0", Quorum, twenty, quorum_only),
+            ("4.3.0", Classic, "classic queue has no delivery limit", quorum_only),
+            ("3.10.8", Classic, "classic queue has no delivery limit", any),
+            ("a name", Quorum, none, any),
+        ] {
+            let (evidence, verdict) = said(version, queue_type, &[]);
+            assert!(evidence.contains(limit) && evidence.contains(timeout), "{version}: {evidence}");
+            assert_eq!(verdict, "ok", "{version}: {evidence}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_a_few_restarts_use_up_is_warned_of_on_a_quorum_queue_alone() {
+        use QueueType::{Classic, Quorum};
+        let limited = |limit, queue_type| said("4.2.1", queue_type, &[("x-delivery-limit", limit)]).1;
+        assert_eq!(limited("2", Quorum), "warning");
+        assert_eq!(limited("20", Quorum), "ok");
+        assert_eq!(limited("2", Classic), "ok");
+        let made_otherwise = [("x-queue-type", "quorum"), ("x-delivery-limit", "2")];
+        assert_eq!(said("4.2.1", Classic, &made_otherwise).1, "warning");
+    }
+}
