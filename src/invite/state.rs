@@ -369,6 +369,12 @@ impl Sinks {
         self.0 & sink.bit() != 0
     }
 
+    /// The sink, if there is just one.
+    pub fn only(self) -> Option<Sink> {
+        let mut sinks = self.iter();
+        sinks.next().filter(|_| sinks.next().is_none())
+    }
+
     /// The sinks in it.
     pub fn iter(self) -> impl Iterator<Item = Sink> {
         Sink::ALL.into_iter().filter(move |sink| self.contains(*sink))

@@ -57,8 +57,8 @@ impl Relay {
         let all_taken = taken.work.len() < paced;
         for (work, place) in taken.work.into_iter().zip(places) {
             self.metrics.taken_up(&work.invite);
-            let (relay, place) = (Arc::clone(self), Some((Arc::clone(account), place)));
-            self.life.spawn_work(async move { relay.carry_out(work, place, Begun::FromTheStore).await });
+            let place = Some((Arc::clone(account), place));
+            self.life.spawn_work(Arc::clone(self).carry_out(work, place, Begun::FromTheStore));
         }
         // While older work waits in the store, new work queues up behind it.
         account.set_backlog(!all_taken);

@@ -109,11 +109,9 @@ impl Intake {
         let relay = &self.relay;
         let (outcome, news) = match receipt {
             Receipt::New(work) if work.effect.is_some() => {
-                let worker = Arc::clone(relay);
                 relay.metrics.admitted(&work.invite);
-                relay.life.spawn_work(async move {
-                    worker.carry_out(*work, reservation, Begun::WithTheEvent).await;
-                });
+                let worker = Arc::clone(relay);
+                relay.life.spawn_work(worker.carry_out(*work, reservation, Begun::WithTheEvent));
                 (EventOutcome::Accepted, true)
             }
             Receipt::New(_) => {

@@ -1,11 +1,13 @@
 //! Announcements: an event to every sink that still waits for it, and each confirmation into the store.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::Either;
+use futures_util::stream::{self, FuturesUnordered};
 use tokio::sync::{Notify, SemaphorePermit};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -137,8 +139,13 @@ impl Relay {
         if let Some(event) = self.outgoing(&work.invite) {
             let asked = work.invite.clone();
             let trail = Trail { attempt, work: trace::work(&asked) };
-            let mut publishing: FuturesUnordered<_> =
-                pending.and(up).iter().map(|sink| self.publish_to(sink, &event, &trail)).collect();
+            let sinks = pending.and(up);
+            let publish = |sink| self.publish_to(sink, &event, &trail);
+            // One is the rule, and a set of futures has its price.
+            let mut publishing = pin!(match sinks.only() {
+                Some(sink) => Either::Left(stream::once(publish(sink))),
+                None => Either::Right(sinks.iter().map(publish).collect::<FuturesUnordered<_>>()),
+            });
             // Each confirmation is recorded as it comes: a slow sink holds back no other.
             while let Some((sink, result)) = publishing.next().await {
                 match result {

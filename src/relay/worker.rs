@@ -23,7 +23,7 @@ impl Relay {
     ///
     /// `place` is the leave to use the API; it is given back as soon as the API is not needed any more.
     pub(super) async fn carry_out(
-        self: &Arc<Self>,
+        self: Arc<Self>,
         mut work: Work,
         place: Option<(Arc<Account>, Place)>,
         begun: Begun,
