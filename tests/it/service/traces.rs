@@ -172,7 +172,7 @@ async fn a_call_that_a_crash_left_open_is_read_back_in_an_attempt_linked_to_the_
     let story = collector.story("default/6", |story| is_published(story) && of(story, GET).len() == 2).await;
     // What the killed process had not sent is lost, and what it remembered of its attempt.
     let attempts = of(&story, "attempt");
-    assert_eq!(attempts[0].links, [intake.id.clone()]);
+    assert_eq!(attempts[0].links, std::slice::from_ref(&intake.id));
     assert_eq!(attempts[0].parent, "", "a root");
     assert_eq!(below(&story, attempts[0])[0], (GET, SpanKind::Client, false));
     assert_eq!(attempts[0].attribute("event.id"), "event-6");
