@@ -201,14 +201,25 @@ impl Service {
         http::post(format!("http://{address}{path}"), headers, body).await
     }
 
-    /// Waits until nothing in the store goes on by itself any more, with `n` invites in it.
+    /// Waits until nothing in the store goes on by itself any more, with `n` invites in it. As long as more and more of
+    /// them come to an end it may take its time: how much depends on the pace that the first refusals teach.
     pub(crate) async fn settle(&self, n: usize) {
-        let settled = async || {
-            let invites = self.invites();
-            invites.len() == n && invites.iter().all(|invite| invite.state.schedule().is_none())
-        };
-        let what = format!("{n} invites to come to an end in {}", self.directory.path().display());
-        until(&what, settled).await;
+        let mut ended = 0;
+        let mut are_all = false;
+        while !are_all {
+            let what = format!(
+                "more than {ended} of {n} invites to come to an end in {}",
+                self.directory.path().display()
+            );
+            let before = ended;
+            until(&what, async || {
+                let invites = self.invites();
+                ended = invites.iter().filter(|invite| invite.state.schedule().is_none()).count();
+                are_all = invites.len() == n && ended == n;
+                are_all || ended > before
+            })
+            .await;
+        }
     }
 
     /// Every invite in the store, newest first. None before the store is made.
