@@ -1,8 +1,8 @@
 //! The pace of an account: how many requests a second, learned from the API where the configured rate is too high.
 //!
 //! Additive increase, multiplicative decrease, as congestion control has it (RFC 5681), with one difference: what the API
-//! took in one second is known, so a decrease goes there at once instead of halving its way down through a row of
-//! refusals; only in the first second of the work, which nothing is known of yet, does it stop at a quarter. From there the pace stays for a while, then climbs slowly to see whether the limit has moved. The more
+//! took in one second is known, so a first decrease goes there at once instead of halving its way down through a
+//! row of refusals. From there the pace stays for a while, then climbs slowly to see whether the limit has moved. The more
 //! often it finds the same limit, the longer it stays. A refusal that comes although the API took more a moment ago is
 //! not about our pace, and hardly slows it down. Where the API says itself when to come back, the gate does as it says,
 //! and the pace is only learned once the refusals come after the same number of requests each time.
@@ -22,9 +22,6 @@ const SLICE: Duration = Duration::from_millis(50);
 const MARGIN: f64 = 0.98;
 /// What a refusal takes off a pace that the API could follow a moment ago.
 const STEP: f64 = 0.99;
-/// The least part of the pace that one refusal leaves while the count covers less than a second: a few requests, and a
-/// refusal that is not about the pace, look like a very low limit.
-const FIRST_STEP: f64 = 0.25;
 /// So many refusals after the same number of requests are a limit.
 const PATTERN: usize = 4;
 /// Fewer requests than this are equal by chance.
@@ -124,7 +121,6 @@ impl Pace {
             // It climbed from a pace that was good for a long time and that the count still confirms: back to it.
             Some(before) if now > before.at + before.stay && taken >= before.rate * 0.7 => before.rate,
             Some(before) if taken * MARGIN >= before.rate * STEP => before.rate * STEP,
-            Some(_) | None if self.taken.is_young(now) => (taken * MARGIN).max(current * FIRST_STEP),
             Some(_) | None => taken * MARGIN,
         };
         let rate = found.min(current).clamp(SLOWEST.min(self.ceiling), self.ceiling);
@@ -175,12 +171,6 @@ impl Taken {
             Some(_) | None => self.slices.push_back((slice, 1)),
         }
         self.forget(slice);
-    }
-
-    /// Whether it began less than a window ago: what was taken since then is not yet a rate.
-    fn is_young(&self, now: Duration) -> bool {
-        let window = WINDOW.as_millis() / SLICE.as_millis();
-        self.slices.front().is_none_or(|(oldest, _)| slice(now) < oldest + window)
     }
 
     fn last_second(&mut self, now: Duration) -> f64 {
@@ -248,10 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_far_below_the_configured_rate_is_found_by_two_refusals_and_then_used() {
+    fn a_limit_far_below_the_configured_rate_is_found_by_one_refusal_and_then_used() {
         let mut pace = Pace::new(50.0);
         let (taken, refused) = run(&mut pace, |_| 10, Duration::ZERO, 60);
-        assert_eq!(refused, 2);
+        assert_eq!(refused, 1);
         assert!(taken >= 570, "{taken} of 600");
     }
 
@@ -283,19 +273,9 @@ mod tests {
     fn refusals_of_requests_that_were_under_way_together_are_one() {
         let mut pace = Pace::new(50.0);
         let now = Duration::from_secs(5);
-        pace.accepted(Duration::from_secs(3));
         (0..10).for_each(|_| pace.accepted(now));
         (0..8).for_each(|_| pace.throttled(now, Refusal::Plain));
         assert!((pace.rate(now) - 9.8).abs() < 0.001, "{}", pace.rate(now));
-    }
-
-    #[test]
-    fn a_refusal_among_the_first_requests_is_not_taken_for_a_limit_of_so_few() {
-        let mut pace = Pace::new(500.0);
-        let started = Duration::from_secs(5);
-        (0..4).for_each(|_| pace.accepted(started));
-        pace.throttled(started + SLICE, Refusal::Plain);
-        assert!((pace.rate(started + SLICE) - 125.0).abs() < 0.001, "{}", pace.rate(started + SLICE));
     }
 
     #[test]
