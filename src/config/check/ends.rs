@@ -17,12 +17,13 @@ const AMQP_NAME_MAX: usize = 255;
 
 pub(super) fn sources(source: &Source, report: &mut Report<'_, '_>) {
     let Source { rabbitmq, webhook } = source;
-    for (key, name) in
-        [("source.rabbitmq.queue", &rabbitmq.queue), ("source.rabbitmq.routing_key", &rabbitmq.routing_key)]
-    {
+    for (key, name) in [
+        ("source.rabbitmq.queue", &rabbitmq.queue),
+        ("source.rabbitmq.exchange", &rabbitmq.exchange),
+        ("source.rabbitmq.routing_key", &rabbitmq.routing_key),
+    ] {
         amqp_name(key, name, report);
     }
-    exchange("source.rabbitmq.exchange", &rabbitmq.exchange, report);
     if rabbitmq.enabled {
         let mend = "set source.rabbitmq.url_file to a file that holds amqp://USER:PASSWORD@HOST:5672/VHOST \
                     (or source.rabbitmq.url to the address itself)";
@@ -76,7 +77,10 @@ pub(super) fn sinks(config: &Config, sink: &Sink, report: &mut Report<'_, '_>) {
     ] {
         amqp_name(key, name, report);
     }
-    exchange("sink.rabbitmq.exchange", &rabbitmq.exchange, report);
+    // The empty name is the default exchange, where a routing key is the name of a queue (AMQP 0-9-1, §3.1.3.1).
+    if !rabbitmq.exchange.is_empty() {
+        amqp_name("sink.rabbitmq.exchange", &rabbitmq.exchange, report);
+    }
     report.positive("sink.rabbitmq.confirm_timeout", rabbitmq.confirm_timeout);
     if rabbitmq.enabled {
         let source = &config.source.rabbitmq;
@@ -138,17 +142,6 @@ pub(super) fn sinks(config: &Config, sink: &Sink, report: &mut Report<'_, '_>) {
 pub(super) fn amqp_name(key: &str, name: &str, report: &mut Report<'_, '_>) {
     if name.is_empty() || name.len() > AMQP_NAME_MAX {
         report.wrong(key, "not an AMQP name", "write a name of 1 to 255 bytes");
-    }
-}
-
-/// The empty name is the default exchange, where a routing key is the name of a queue (AMQP 0-9-1, §3.1.3.1).
-fn exchange(key: &str, name: &str, report: &mut Report<'_, '_>) {
-    if name.len() > AMQP_NAME_MAX {
-        report.wrong(
-            key,
-            "not an AMQP name",
-            "write a name of at most 255 bytes; empty is the default exchange",
-        );
     }
 }
 

@@ -32,7 +32,7 @@ pub struct RabbitMqSource {
     pub url_file: Option<SecretPath>,
     /// Queue that is consumed; poison goes to the queue of the same name with `.dead` at its end.
     pub queue: String,
-    /// Topic exchange the queue is bound to; empty: none, the platform publishes to the queue by its name.
+    /// Topic exchange the queue is bound to.
     pub exchange: String,
     /// Routing key of the binding.
     pub routing_key: String,
