@@ -291,6 +291,21 @@ fn flags_win_over_the_environment_over_the_file_over_the_default() {
 }
 
 #[test]
+fn a_table_in_the_place_of_a_key_is_refused_even_where_a_higher_layer_covers_it() {
+    let problems = Given {
+        file: &format!("{MINIMAL}timeout = {{ secnds = 2 }}\n"),
+        env: &[("INVITE_RELAY__DASHDOC__TIMEOUT", "2s")],
+        ..Given::default()
+    }
+    .problems();
+    insta::assert_snapshot!(problems, @r"
+    1 problem in the configuration
+      dashdoc.timeout (config/relay.toml line 9)
+          not a duration; write for example 250ms, 30s, 5m or 72h
+    ");
+}
+
+#[test]
 fn environment_values_are_toml_or_plain_text_or_text_where_the_key_wants_text() {
     let list = format!("[\"{SIGNING_SECRET}\"]");
     let config = Given {

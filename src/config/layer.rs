@@ -192,6 +192,12 @@ impl<'s> Layers<'s> {
             self.complain(name, None, Some(origin), message, &mend);
             return;
         }
+        // No key wants a table, and the names in it may not go unread because a higher layer covers the key.
+        if value.is_table() {
+            let (message, mend) = key.kind.complaint();
+            self.complain(name, None, Some(origin), &message, &mend);
+            return;
+        }
         self.leaves.insert(name, Leaf { path: path.to_owned(), value, origin });
     }
 
@@ -306,7 +312,6 @@ fn file_form(path: &[String]) -> Vec<String> {
 /// A value for people: short, and without the password of a URL that should not have one.
 fn shown(value: &Value) -> String {
     let text = match value {
-        Value::Table(_) => return "{…}".to_owned(),
         Value::String(text) if text.contains("://") => {
             Value::String(SecretUrl::new(text).to_string()).to_string()
         }

@@ -137,8 +137,11 @@ impl fmt::Display for SecretUrl {
         let rest = match rest.rsplit_once('@') {
             Some((login, rest)) => {
                 match login.split_once(':') {
-                    Some((user, _)) => write!(f, "{user}:{MASK}@")?,
-                    None => write!(f, "{MASK}@")?,
+                    // In web addresses the token often is the user, and the password any word.
+                    Some((user, _)) if !scheme.to_ascii_lowercase().starts_with("http") => {
+                        write!(f, "{user}:{MASK}@")?;
+                    }
+                    _ => write!(f, "{MASK}@")?,
                 }
                 rest
             }
@@ -198,6 +201,7 @@ mod tests {
             ("amqp://user:can@ry/#?x@host/vhost", "amqp://user:********@host/vhost"),
             ("amqp://canary@host", "amqp://********@host"),
             ("https://host/hook?key=canary", "https://host/hook?********"),
+            ("https://canary:x-oauth-basic@host/hook", "https://********@host/hook"),
             ("sqlite://data/invite-relay.db", "sqlite://data/invite-relay.db"),
             ("canary", "********"),
         ] {
