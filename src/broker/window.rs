@@ -5,15 +5,17 @@
 //! confirm proves nothing by itself. What does: the broker handles a channel's messages in order and confirms a
 //! returned message right after returning it, and the client's queue of returns is first in, first out. Hence,
 //! once a message **and all earlier ones** are confirmed, its return, if there was one, has been handed to a
-//! confirm that is already completed. So: release results in order, and before releasing any, look at all other
-//! confirms once. A message that was overdue is left out of "all earlier ones": it was not confirmed, so it was
-//! not returned either.
+//! confirm that is already completed, and has rung its [`Bell`]: the client completes one after the other. So: release
+//! results in order, and before releasing any, look at every confirm that has rung. A message that was overdue is left
+//! out of "all earlier ones": it was not confirmed, so it was not returned either.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::future::BoxFuture;
+use futures_util::task::AtomicWaker;
 use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
@@ -29,10 +31,28 @@ pub(super) type Reply = oneshot::Sender<Result<(), PublishError>>;
 /// The messages on their way, oldest first.
 pub(super) struct Window {
     entries: VecDeque<Entry>,
+    /// The number of the first entry; the others follow.
+    first: u64,
+    rung: Arc<Rung>,
+}
+
+/// The numbers of the entries whose confirms want to be looked at.
+#[derive(Default)]
+struct Rung {
+    numbers: Mutex<Vec<u64>>,
+    /// The task that polls the window.
+    listener: AtomicWaker,
+}
+
+/// What a confirm rings when it is completed.
+struct Bell {
+    number: u64,
+    rung: Arc<Rung>,
 }
 
 struct Entry {
     identity: Identity,
+    waker: Waker,
     /// `None` once completed.
     confirm: Option<Sending>,
     outcome: Outcome,
@@ -81,7 +101,7 @@ pub(super) struct Released {
 
 impl Window {
     pub(super) fn new() -> Self {
-        Self { entries: VecDeque::new() }
+        Self { entries: VecDeque::new(), first: 0, rung: Arc::default() }
     }
 
     /// Messages on their way, overdue ones included.
@@ -102,15 +122,18 @@ impl Window {
     }
 
     fn enter(&mut self, sending: Sending, identity: Identity, reply: Reply, deadline: Instant) {
+        let number = self.first + self.entries.len() as u64;
+        let bell = Bell { number, rung: Arc::clone(&self.rung) };
         let mut entry = Entry {
             identity,
+            waker: Arc::new(bell).into(),
             confirm: Some(sending),
             outcome: Outcome::Pending,
             reply: Some(reply),
             deadline,
         };
         // The first look queues the frames. If the broker is faster than we are, it even finds the confirm.
-        let returned = entry.look(&mut Context::from_waker(Waker::noop()));
+        let returned = entry.look();
         self.entries.push_back(entry);
         if let Some(message) = returned {
             self.mark_returned(&message);
@@ -119,31 +142,33 @@ impl Window {
 
     /// Answers every message whose result is proven. Pending while there is none.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Released> {
-        let mut returned = Vec::new();
-        let mut n_proven = 0;
-        for entry in &mut self.entries {
-            returned.extend(entry.look(cx));
-            if entry.is_pending() && entry.reply.is_some() {
+        self.rung.listener.register(cx.waker());
+        loop {
+            let rung = self.rung.take();
+            if rung.is_empty() {
                 break;
             }
-            n_proven += 1;
-        }
-        if n_proven == 0 {
-            return Poll::Pending;
-        }
-        let others = self.entries.iter_mut().skip(n_proven);
-        returned.extend(others.filter_map(|entry| entry.look(&mut Context::from_waker(Waker::noop()))));
-        for message in &returned {
-            self.mark_returned(message);
+            for number in rung {
+                if let Some(message) = self.entry(number).and_then(Entry::look) {
+                    self.mark_returned(&message);
+                }
+            }
         }
         let mut released = Released::default();
-        for entry in self.entries.iter_mut().take(n_proven) {
+        while let Some(entry) = self.entries.front_mut().filter(|entry| !entry.is_pending()) {
             entry.answer(&mut released);
-        }
-        while self.entries.front().is_some_and(|entry| entry.reply.is_none() && !entry.is_pending()) {
             self.entries.pop_front();
+            self.first += 1;
         }
+        // What is overdue is answered already, and holds nobody up.
+        let proven = |entry: &&mut Entry| !entry.is_pending() || entry.reply.is_none();
+        self.entries.iter_mut().take_while(proven).for_each(|entry| entry.answer(&mut released));
         if released == Released::default() { Poll::Pending } else { Poll::Ready(released) }
+    }
+
+    fn entry(&mut self, number: u64) -> Option<&mut Entry> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.entries.get_mut(index)
     }
 
     /// When the next message becomes overdue.
@@ -181,14 +206,28 @@ impl Window {
     }
 }
 
+impl Rung {
+    fn take(&self) -> Vec<u64> {
+        mem::take(&mut *self.numbers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.rung.numbers.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
+        self.rung.listener.wake();
+    }
+}
+
 impl Entry {
     fn is_pending(&self) -> bool {
         self.confirm.is_some()
     }
 
     /// Looks at the confirm once. A returned message that it carries may be any message's.
-    fn look(&mut self, cx: &mut Context<'_>) -> Option<Identity> {
-        let Poll::Ready(confirm) = self.confirm.as_mut()?.as_mut().poll(cx) else { return None };
+    fn look(&mut self) -> Option<Identity> {
+        let mut cx = Context::from_waker(&self.waker);
+        let Poll::Ready(confirm) = self.confirm.as_mut()?.as_mut().poll(&mut cx) else { return None };
         self.confirm = None;
         let (outcome, returned) = match confirm {
             Ok(Confirm { is_ack: true, returned }) => (Outcome::Acked, returned),

@@ -70,6 +70,9 @@ impl JsonSchema for Secret {
     }
 }
 
+/// Where a login begins with the name of a user, which is no secret.
+const WITH_A_USER: [&str; 4] = ["amqp", "amqps", "postgres", "postgresql"];
+
 /// A URL that may carry a password. It shows as `amqp://user:********@host:5672/vhost`.
 #[derive(Clone, PartialEq)]
 pub struct SecretUrl(Secret);
@@ -137,10 +140,8 @@ impl fmt::Display for SecretUrl {
         let rest = match rest.rsplit_once('@') {
             Some((login, rest)) => {
                 match login.split_once(':') {
-                    // In web addresses the token often is the user, and the password any word.
-                    Some((user, _)) if !scheme.to_ascii_lowercase().starts_with("http") => {
-                        write!(f, "{user}:{MASK}@")?;
-                    }
+                    // Elsewhere, as in web addresses, the token often is the user, and the password any word.
+                    Some((user, _)) if WITH_A_USER.contains(&scheme) => write!(f, "{user}:{MASK}@")?,
                     _ => write!(f, "{MASK}@")?,
                 }
                 rest
@@ -202,6 +203,7 @@ mod tests {
             ("amqp://canary@host", "amqp://********@host"),
             ("https://host/hook?key=canary", "https://host/hook?********"),
             ("https://canary:x-oauth-basic@host/hook", "https://********@host/hook"),
+            ("['https://canary:canary@host/hook']", "['https://********@host/hook']"),
             ("sqlite://data/invite-relay.db", "sqlite://data/invite-relay.db"),
             ("canary", "********"),
         ] {

@@ -70,7 +70,7 @@ impl Trouble {
 }
 
 /// A place to announce. Freeing the last one wakes whoever sleeps because it found none.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     permit: Option<SemaphorePermit<'a>>,
     was_last: bool,
     wake: &'a Notify,
@@ -122,18 +122,22 @@ impl Relay {
             let relay = Arc::clone(self);
             self.life.spawn_work(async move {
                 let attempt = trace::attempt(&work.invite, Begun::FromTheStore, &relay.attempts);
-                relay.announce(work, &attempt).await;
+                let place = relay.place_to_announce().await;
+                relay.announce(work, place, &attempt).await;
             });
         }
         taken.next_due.map_or(LONGEST_NAP, |due| due.since(self.store.now()).min(LONGEST_NAP))
     }
 
-    /// Publishes to every pending sink at once and records each confirmation as it comes.
-    pub(super) async fn announce(self: &Arc<Self>, mut work: Work, attempt: &Attempt) {
-        let Some(Effect::Announce(pending)) = work.effect else { return };
-        let Ok(permit) = self.announcing.acquire().await else { return };
+    pub(super) async fn place_to_announce(&self) -> Place<'_> {
+        let permit = self.announcing.acquire().await.expect("the semaphore is never closed");
         let was_last = self.announcing.available_permits() == 0;
-        let _place = Place { permit: Some(permit), was_last, wake: &self.publish_wake };
+        Place { permit: Some(permit), was_last, wake: &self.publish_wake }
+    }
+
+    /// Publishes to every pending sink at once and records each confirmation as it comes.
+    pub(super) async fn announce(self: &Arc<Self>, mut work: Work, _place: Place<'_>, attempt: &Attempt) {
+        let Some(Effect::Announce(pending)) = work.effect else { return };
         let up = self.outlets.up();
         let mut setback = (!pending.and(up.complement()).is_empty()).then_some(Setback::Away);
         if let Some(event) = self.outgoing(&work.invite) {

@@ -32,8 +32,10 @@ impl Relay {
         while let Some(effect) = work.effect {
             let operation = match effect {
                 Effect::Announce(_) => {
+                    // Only with a place to announce: codes must not come in faster than the sinks take them.
+                    let to_announce = self.place_to_announce().await;
                     drop(place);
-                    self.announce(work, &attempt).await;
+                    self.announce(work, to_announce, &attempt).await;
                     return;
                 }
                 Effect::Call => Operation::Generate,

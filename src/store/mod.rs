@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+mod oldest;
 pub mod order;
 pub mod postgres;
 mod record;

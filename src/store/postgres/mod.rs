@@ -36,6 +36,7 @@ use self::hints::Hints;
 use self::rows::clock as clock_sql;
 use self::upkeep::{Ages, Cursor};
 use self::writer::{Command, Doubts, Shared};
+use super::oldest::Oldest;
 use super::{
     Arrival, DeadCause, Due, Error, Filter, GateDecision, Hint, Operator, OrderRecord, Receipt, Redrive,
     Redriven, Reissued, Selection, Store, Story, Taken, Tally, Tidied, Work,
@@ -84,7 +85,7 @@ pub struct PostgresStore {
     pool: Pool,
     ages: Ages,
     cursor: Cursor,
-    oldest: reader::Oldest,
+    oldest: Oldest,
     fingerprint_key: FingerprintKey,
 }
 
@@ -155,7 +156,7 @@ impl PostgresStore {
             pool: pool(address, READERS),
             ages: Ages { erase_codes_after, retention },
             cursor: Cursor::default(),
-            oldest: reader::Oldest::default(),
+            oldest: Oldest::default(),
             fingerprint_key,
         })
     }

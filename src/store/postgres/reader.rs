@@ -1,20 +1,16 @@
 //! Questions: one invite, lists, counts. None of them waits for a writer.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use tokio_postgres::{Client, Row};
 
-use super::clock::since_boot;
 use super::connect::unavailable;
 use super::rows::{COLUMNS, invite_of, stored_pk};
 use crate::invite::{AccountName, Failure, FailureClass, Gate, GateReason, Invite, StateName, TruckerKey};
+use crate::store::oldest::{self, Found, Oldest};
 use crate::store::order::OrderKind;
 use crate::store::{DeadCause, Error, Filter, OrderRecord, SeenEvent, Selection, Story, Tally};
 use crate::time::Timestamp;
-
-/// Looking for the oldest reads all that is unfinished, so it may take this share of the time at most.
-const OLDEST_SHARE: u32 = 20;
 
 pub(super) async fn invite(client: &Client, key: &TruckerKey) -> Result<Option<Invite>, Error> {
     let query = format!("SELECT {COLUMNS} FROM invites WHERE account = $1 AND pk = $2");
@@ -125,54 +121,38 @@ pub(super) async fn unfinished(client: &Client) -> Result<i64, Error> {
     Ok(row.map_err(|error| unavailable(&error))?.get(0))
 }
 
-/// When the oldest of each kind was accepted, as of the last look.
-#[derive(Default)]
-pub(super) struct Oldest(Mutex<Option<Look>>);
-
-#[derive(Clone)]
-struct Look {
-    found: Vec<(String, String, Timestamp)>,
-    again_at: Duration,
-}
-
-/// The counts are kept by the writers; what takes time is looking for the oldest, so that answer is kept for a while.
+/// The counts are kept by the writers; what takes time is looking for the oldest.
 pub(super) async fn tally(client: &Client, oldest: &Oldest) -> Result<Vec<Tally>, Error> {
     let counts = "SELECT account, state, sum(n)::int8 FROM counts GROUP BY account, state HAVING sum(n) > 0";
     let counts = client.query(counts, &[]).await.map_err(|error| unavailable(&error))?;
-    let oldest = oldest.look(client).await?;
     let tally = counts.iter().filter_map(|row| {
         let (account, state): (&str, &str) = (row.get(0), row.get(1));
-        let same = |(of, is, _): &&(String, String, Timestamp)| of == account && is == state;
         Some(Tally {
             account: account.parse().ok()?,
             state: StateName::from_stored(state)?,
             count: u64::try_from(row.get::<_, i64>(2)).unwrap_or_default(),
-            oldest: oldest.iter().find(same).map(|(_, _, at)| *at),
+            oldest: None,
         })
     });
-    Ok(tally.collect())
+    let mut tally: Vec<Tally> = tally.collect();
+    let found = match oldest.known() {
+        Some(found) => found,
+        None => look_for_the_oldest(client, oldest).await?,
+    };
+    oldest::add_to(&mut tally, &found);
+    Ok(tally)
 }
 
-impl Oldest {
-    async fn look(&self, client: &Client) -> Result<Vec<(String, String, Timestamp)>, Error> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let started = since_boot();
-        if let Some(look) = known.filter(|look| started < look.again_at) {
-            return Ok(look.found);
-        }
-        // Over the partial indexes: over what is unfinished, not over what is stored.
-        let query = "SELECT account, state, min(accepted_at) FROM invites WHERE lane = 8 \
-               AND state NOT IN ('published', 'dead') GROUP BY account, state \
-             UNION ALL \
-             SELECT account, state, min(accepted_at) FROM invites WHERE lane BETWEEN 1 AND 7 \
-               AND state NOT IN ('published', 'dead') GROUP BY account, state";
-        let rows = client.query(query, &[]).await.map_err(|error| unavailable(&error))?;
-        let found: Vec<_> =
-            rows.iter().map(|row| (row.get(0), row.get(1), Timestamp::from_millis(row.get(2)))).collect();
-        let now = since_boot();
-        let again_at = now + now.saturating_sub(started) * OLDEST_SHARE;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Look { found: found.clone(), again_at });
-        Ok(found)
-    }
+async fn look_for_the_oldest(client: &Client, oldest: &Oldest) -> Result<Found, Error> {
+    let began = Instant::now();
+    // Over the partial indexes: over what is unfinished, not over what is stored.
+    let query = "SELECT account, state, min(accepted_at) FROM invites WHERE lane = 8 \
+           AND state NOT IN ('published', 'dead') GROUP BY account, state \
+         UNION ALL \
+         SELECT account, state, min(accepted_at) FROM invites WHERE lane BETWEEN 1 AND 7 \
+           AND state NOT IN ('published', 'dead') GROUP BY account, state";
+    let rows = client.query(query, &[]).await.map_err(|error| unavailable(&error))?;
+    let found = rows.iter().map(|row| (row.get(0), row.get(1), Timestamp::from_millis(row.get(2)))).collect();
+    oldest.keep(began, &found);
+    Ok(found)
 }

@@ -10,13 +10,14 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use self::reader::Reader;
 use self::writer::Writer;
+use super::oldest::{self, Oldest};
 use super::{
     Arrival, DeadCause, Due, Error, Filter, GateDecision, Operator, OrderRecord, Receipt, Redrive, Redriven,
     Reissued, Selection, Store, Story, Taken, Tally, Tidied, Work,
@@ -49,6 +50,7 @@ pub struct SqliteStore {
     writer: Writer,
     reader: Arc<Reader>,
     fingerprint_key: FingerprintKey,
+    oldest: Oldest,
 }
 
 impl SqliteStore {
@@ -59,7 +61,22 @@ impl SqliteStore {
         let reader = Arc::new(Reader::open(&settings.path)?);
         let fingerprint_key = opened.fingerprint_key.clone();
         let writer = Writer::start(opened, settings, life)?;
-        Ok(Self { writer, reader, fingerprint_key })
+        Ok(Self { writer, reader, fingerprint_key, oldest: Oldest::default() })
+    }
+
+    async fn tallied(&self) -> Result<Vec<Tally>, Error> {
+        let mut tally = self.writer.counts();
+        let found = match self.oldest.known() {
+            Some(found) => found,
+            None => {
+                let began = Instant::now();
+                let found = self.reading(reader::oldest).await?;
+                self.oldest.keep(began, &found);
+                found
+            }
+        };
+        oldest::add_to(&mut tally, &found);
+        Ok(tally)
     }
 
     async fn reading<T, F>(&self, query: F) -> Result<T, Error>
@@ -119,8 +136,7 @@ impl Store for SqliteStore {
     }
 
     fn tally(&self) -> BoxFuture<'_, Result<Vec<Tally>, Error>> {
-        let counts = self.writer.counts();
-        self.reading(move |db| reader::with_oldest(db, counts)).boxed()
+        self.tallied().boxed()
     }
 
     fn show(&self, key: TruckerKey) -> BoxFuture<'_, Result<Option<Story>, Error>> {

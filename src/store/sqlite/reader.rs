@@ -9,9 +9,10 @@ use super::unavailable;
 use crate::invite::{
     AccountName, Failure, FailureClass, Gate, GateReason, Invite, StateName, TruckerKey, TruckerPk,
 };
+use crate::store::oldest::Found;
 use crate::store::order::OrderKind;
 use crate::store::record::{CodeText, Record, StoredInvite};
-use crate::store::{DeadCause, Error, Filter, OrderRecord, SeenEvent, Selection, Story, Tally};
+use crate::store::{DeadCause, Error, Filter, OrderRecord, SeenEvent, Selection, Story};
 use crate::time::Timestamp;
 
 /// Different causes of death that are told apart: more is no list that a person reads.
@@ -190,23 +191,15 @@ pub(super) fn gates(db: &Connection) -> Result<Vec<(AccountName, Gate)>, Error> 
     Ok(rows.map_err(|error| unavailable(&error))?.into_iter().filter_map(known).collect())
 }
 
-/// Adds to each count of unfinished invites when the oldest of them was accepted.
-pub(super) fn with_oldest(db: &Connection, mut counts: Vec<Tally>) -> Result<Vec<Tally>, Error> {
+/// When the oldest unfinished invite of each account and state was accepted.
+pub(super) fn oldest(db: &Connection) -> Result<Found, Error> {
     // Both queries run over partial indexes: over what is unfinished, not over what is stored.
     let query = "SELECT account, state, min(accepted_at) FROM invites WHERE lane = 8 GROUP BY account, state \
          UNION ALL \
          SELECT account, state, min(accepted_at) FROM invites WHERE lane BETWEEN 1 AND 7 GROUP BY account, state";
-    let rows: rusqlite::Result<Vec<(String, String, i64)>> =
-        db.prepare_cached(query).and_then(|mut statement| {
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
-        });
-    for (account, state, oldest) in rows.map_err(|error| unavailable(&error))? {
-        let same = |tally: &&mut Tally| tally.account.as_str() == account && tally.state.as_str() == state;
-        let unfinished =
-            !matches!(StateName::from_stored(&state), Some(StateName::Published | StateName::Dead));
-        if let Some(tally) = counts.iter_mut().find(same).filter(|_| unfinished) {
-            tally.oldest = Some(Timestamp::from_millis(oldest));
-        }
-    }
-    Ok(counts)
+    let rows = db.prepare_cached(query).and_then(|mut statement| {
+        let at = |row: &Row<'_>| row.get(2).map(Timestamp::from_millis);
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, at(row)?)))?.collect()
+    });
+    rows.map_err(|error| unavailable(&error))
 }

@@ -70,6 +70,37 @@ async fn announcements_whose_confirms_are_lost_with_the_connection_are_sent_agai
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_announcements_stand_still_no_more_codes_are_asked_for_than_can_be_announced() {
+    const N_EVENTS: u64 = 3000;
+    /// Announcements under way at once, and the calls whose codes wait for a place among them.
+    const BOUND: u64 = 1024 + 100;
+    let (api, bus) = (Api::faultless().await, bus("standstill").await);
+    let broker = tokio::task::block_in_place(RabbitMq::shared);
+    let proxy = Proxy::start(broker.address()).await;
+    let through_proxy = RabbitMq::url_at(proxy.address());
+    let settings = bus.as_sink(bus.as_source(api.settings())).with("dashdoc.max_in_flight", 100).with("dashdoc.rate_per_second", 5000);
+    let settings = settings.with("sink.rabbitmq.url", through_proxy.expose_secret());
+    let service = Service::start(&settings).await;
+    until("the sink", async || service.part("sink.rabbitmq").await["ready"] == true).await;
+    proxy.stall();
+    bus.tell(1..=N_EVENTS).await;
+    let mut n_calls = 0;
+    until("the first announcement to be given up", async || {
+        let given_up = service.count("invite_relay_publish_failures_total", &[r#"sink="rabbitmq""#]).await > 0;
+        if !given_up {
+            n_calls = api.handle.stats().posts;
+        }
+        given_up
+    })
+    .await;
+    assert!((1000..=BOUND).contains(&n_calls), "{n_calls} calls while nothing could be announced");
+    proxy.cut();
+    proxy.resume();
+    service.settle(usize::try_from(N_EVENTS).unwrap()).await;
+    check(1..=N_EVENTS, &bus.take_announced().await, &api.handle);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn announcements_that_no_queue_wants_wait_until_one_does() {
     let (api, bus) = (Api::faultless().await, bus("unrouted").await);
     let service = Service::start(&bus.as_sink(bus.as_source(api.settings()))).await;
