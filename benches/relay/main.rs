@@ -31,6 +31,9 @@ mod stub;
 #[expect(dead_code, reason = "shared with the integration tests, which use more of it")]
 mod support;
 mod throughput;
+mod versions;
+
+use std::path::Path;
 
 use report::Report;
 use scene::{Scene, Subject};
@@ -78,6 +81,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut scene = Scene::set();
+        if let Some(other) = arguments.iter().find_map(|argument| argument.strip_prefix("--against=")) {
+            return versions::run(&mut scene, Path::new(other), only).await;
+        }
         let mut report = Report::begin(quick);
         if wanted("throughput") {
             report.section("throughput", &throughput::run(&mut scene, scale).await);

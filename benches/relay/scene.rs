@@ -110,16 +110,20 @@ impl Scene {
                 }
                 Process::start(command, &log)
             }
-            Subject::Sqlite => {
-                let url = format!("sqlite://{}", self.file(&format!("{}.db", bus.name)).display());
-                self.relay(&self.settings(bus, api, &url), &api.url, &bus.name)
-            }
-            Subject::Postgres => {
-                let postgres = self.postgres.get_or_insert_with(Postgres::start_durable);
-                let url = postgres.url(&postgres.database());
+            Subject::Sqlite | Subject::Postgres => {
+                let url = self.store_of(subject, bus);
                 self.relay(&self.settings(bus, api, &url), &api.url, &bus.name)
             }
         }
+    }
+
+    /// The address of a new store of the subject's kind.
+    pub(crate) fn store_of(&mut self, subject: Subject, bus: &Bus) -> String {
+        if subject == Subject::Postgres {
+            let postgres = self.postgres.get_or_insert_with(Postgres::start_durable);
+            return postgres.url(&postgres.database());
+        }
+        format!("sqlite://{}", self.file(&format!("{}.db", bus.name)).display())
     }
 
     /// The relay's configuration between `bus` and `api`.
@@ -142,9 +146,20 @@ impl Scene {
 
     /// Starts the relay with everything on: a tenth of the traces go to `collector`.
     pub(crate) fn relay(&self, settings: &Settings, collector: &str, name: &str) -> Process {
+        self.relay_as(&relay_binary(), settings, collector, name)
+    }
+
+    /// The same, with another build of it.
+    pub(crate) fn relay_as(
+        &self,
+        binary: &Path,
+        settings: &Settings,
+        collector: &str,
+        name: &str,
+    ) -> Process {
         let config = self.file(&format!("{name}.toml"));
         settings.write(&config);
-        let mut command = Command::new(relay_binary());
+        let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(&config);
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector)

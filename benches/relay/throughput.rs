@@ -11,8 +11,10 @@ use crate::process::Process;
 use crate::report::{median, note};
 use crate::scene::{Api, Scene, Subject};
 
-/// Events of one run.
-const N_EVENTS: u64 = 20_000;
+/// Events of one run: short, so that the runs of a round meet the same machine.
+const N_EVENTS: u64 = 10_000;
+/// Rounds of a full benchmark. In each, every subject has its turn.
+const N_ROUNDS: usize = 7;
 /// The first of every so many warm up.
 const WARM_UP_PART: u64 = 5;
 const LATENCIES_MS: [u64; 2] = [0, 50];
@@ -27,21 +29,21 @@ pub(crate) struct Run {
     pub(crate) peak_mib: f64,
 }
 
-const NOTHING: Run = Run { per_second: f64::NAN, cpu: f64::NAN, peak_mib: f64::NAN };
-
 pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
+    let n_rounds = if scale.n_runs == 1 { 1 } else { N_ROUNDS };
     let mut text = format!(
-        "{} events wait in a quorum queue; counted from the first {}th heard of on. Medians of {}.\n\n\
+        "{} events wait in a quorum queue; counted from the first {}th heard of on. Medians of {} rounds; × (a) is the \
+         median of the rounds' ratios.\n\n\
          | API | subject | events/s | × (a) | CPU s per 1,000 | × (a) | peak MiB |\n|---|---|---:|---:|---:|---:|---:|\n",
         scale.of(N_EVENTS),
         WARM_UP_PART,
-        scale.n_runs
+        n_rounds
     );
     for latency in LATENCIES_MS {
         let api = scene.api(latency).await;
         let mut runs: BTreeMap<&str, Vec<Run>> = BTreeMap::new();
         // In turns: whatever else the machine does hits all of them.
-        for _ in 0..scale.n_runs {
+        for _ in 0..n_rounds {
             for subject in SUBJECTS.into_iter().filter(|subject| scale.wants(*subject)) {
                 if subject == Subject::Broker && latency > 0 {
                     continue;
@@ -57,17 +59,21 @@ pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
                 runs.entry(subject.name()).or_default().push(run);
             }
         }
-        // Without it there is nothing to compare with.
-        let bare = runs.get(Subject::Bare.name()).map_or(NOTHING, |runs| middle(runs));
+        // One subject alone has nothing to be compared with.
+        let bare = runs.get(Subject::Bare.name()).cloned().unwrap_or_default();
+        let ratio = |runs: &[Run], of: fn(&Run) -> f64| {
+            let ratios: Vec<f64> = runs.iter().zip(&bare).map(|(run, bare)| of(run) / of(bare)).collect();
+            if ratios.is_empty() { f64::NAN } else { median(ratios) }
+        };
         for (name, runs) in &runs {
             let run = middle(runs);
             writeln!(
                 text,
                 "| {latency} ms | {name} | {:.0} | {:.2} | {:.3} | {:.2} | {:.0} |",
                 run.per_second,
-                run.per_second / bare.per_second,
+                ratio(runs, |run| run.per_second),
                 run.cpu,
-                run.cpu / bare.cpu,
+                ratio(runs, |run| run.cpu),
                 run.peak_mib
             )
             .unwrap();

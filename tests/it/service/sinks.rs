@@ -78,7 +78,10 @@ async fn while_announcements_stand_still_no_more_codes_are_asked_for_than_can_be
     let broker = tokio::task::block_in_place(RabbitMq::shared);
     let proxy = Proxy::start(broker.address()).await;
     let through_proxy = RabbitMq::url_at(proxy.address());
-    let settings = bus.as_sink(bus.as_source(api.settings())).with("dashdoc.max_in_flight", 100).with("dashdoc.rate_per_second", 5000);
+    let settings = bus
+        .as_sink(bus.as_source(api.settings()))
+        .with("dashdoc.max_in_flight", 100)
+        .with("dashdoc.rate_per_second", 5000);
     let settings = settings.with("sink.rabbitmq.url", through_proxy.expose_secret());
     let service = Service::start(&settings).await;
     until("the sink", async || service.part("sink.rabbitmq").await["ready"] == true).await;
@@ -86,7 +89,8 @@ async fn while_announcements_stand_still_no_more_codes_are_asked_for_than_can_be
     bus.tell(1..=N_EVENTS).await;
     let mut n_calls = 0;
     until("the first announcement to be given up", async || {
-        let given_up = service.count("invite_relay_publish_failures_total", &[r#"sink="rabbitmq""#]).await > 0;
+        let given_up =
+            service.count("invite_relay_publish_failures_total", &[r#"sink="rabbitmq""#]).await > 0;
         if !given_up {
             n_calls = api.handle.stats().posts;
         }
