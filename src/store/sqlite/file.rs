@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::unavailable;
@@ -109,6 +110,10 @@ fn settle_in(connection: &mut Connection) -> Result<(), Error> {
     }
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| unavailable(&error))?;
     connection.set_prepared_statement_cache_capacity(64);
+    // No plan depends on bound values. Without this a statement that might is planned anew each time it is run.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(|error| unavailable(&error))?;
     Ok(())
 }
 

@@ -22,6 +22,13 @@ const TIDY_PORTION: usize = 500;
 /// How long a row that can't be read is left alone.
 const ASIDE: Duration = Duration::from_secs(300);
 
+/// Due work of an account, and when the next will be: both over the partial index of its lane.
+const API_DUE: &str = "lane = 8 AND account = ?1 AND due <= ?2 ORDER BY due LIMIT ?3";
+const API_NEXT: &str = "SELECT min(due) FROM invites WHERE lane = 8 AND account = ?1";
+/// The same for announcements that the sinks of a lane wait for.
+const PUBLISH_DUE: &str = "lane = ?1 AND lane BETWEEN 1 AND 7 AND due <= ?2 ORDER BY due LIMIT ?3";
+const PUBLISH_NEXT: &str = "SELECT min(due) FROM invites WHERE lane = ?1 AND lane BETWEEN 1 AND 7";
+
 pub(super) fn accept(
     db: &Connection,
     context: &mut Context,
@@ -134,10 +141,8 @@ pub(super) fn take(db: &Connection, context: &mut Context, what: &Due) -> Result
     let mut taken = Taken::default();
     match what {
         Due::Api { account, limit } => {
-            let tail = "lane = 8 AND account = ?1 AND due <= ?2 ORDER BY due LIMIT ?3";
-            take_matching(db, context, tail, account.as_str(), *limit, &mut taken)?;
-            let next = "SELECT min(due) FROM invites WHERE lane = 8 AND account = ?1";
-            taken.next_due = earliest(db, next, account.as_str())?;
+            take_matching(db, context, API_DUE, account.as_str(), *limit, &mut taken)?;
+            taken.next_due = earliest(db, API_NEXT, account.as_str())?;
         }
         Due::Publish { sinks, limit, narrow } => {
             let wants = |lane: u8| Sinks::from_bits(lane).and(*sinks);
@@ -147,8 +152,7 @@ pub(super) fn take(db: &Connection, context: &mut Context, what: &Due) -> Result
                 let left = limit.saturating_sub(taken.work.len());
                 let left = if only_narrow { left.min(places) } else { left };
                 let before = taken.work.len();
-                let tail = "lane = ?1 AND lane BETWEEN 1 AND 7 AND due <= ?2 ORDER BY due LIMIT ?3";
-                take_matching(db, context, tail, lane, left, &mut taken)?;
+                take_matching(db, context, PUBLISH_DUE, lane, left, &mut taken)?;
                 if only_narrow {
                     places -= (taken.work.len() - before).min(places);
                     if places == 0 {
@@ -156,8 +160,7 @@ pub(super) fn take(db: &Connection, context: &mut Context, what: &Due) -> Result
                         continue;
                     }
                 }
-                let next = "SELECT min(due) FROM invites WHERE lane = ?1 AND lane BETWEEN 1 AND 7";
-                let due = earliest(db, next, lane)?;
+                let due = earliest(db, PUBLISH_NEXT, lane)?;
                 taken.next_due = [taken.next_due, due].into_iter().flatten().min();
             }
         }
@@ -390,4 +393,45 @@ pub(super) fn any_retired(db: &Connection) -> rusqlite::Result<bool> {
 
 fn moment() -> Moment {
     Moment { now: time::now(), dice: rand::random() }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+    use crate::store::sqlite::file;
+
+    #[test]
+    fn what_is_asked_again_and_again_is_planned_once_and_over_its_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = file::open(&directory.path().join("store.db"), None).unwrap();
+        let db = opened.connection;
+        let plan = |query: &str| {
+            let mut explained = db.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
+            let all = [1; 3];
+            let bound = rusqlite::params_from_iter(&all[..explained.parameter_count()]);
+            let rows = explained.query_map(bound, |row| row.get::<_, String>(3)).unwrap();
+            rows.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+        };
+        for (tail, index) in [(API_DUE, "invites_due_api"), (PUBLISH_DUE, "invites_due_publish")] {
+            let query = format!("SELECT {COLUMNS} FROM invites WHERE {tail}");
+            let plan = plan(&query);
+            assert!(plan.contains(index) && !plan.contains("B-TREE"), "{plan}");
+            for round in 0..4 {
+                let mut statement = db.prepare_cached(&query).unwrap();
+                drop(statement.query_map(params![round, round, round], |_| Ok(())).unwrap().count());
+                assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{query}");
+            }
+        }
+        for (query, index) in [(API_NEXT, "invites_due_api"), (PUBLISH_NEXT, "invites_due_publish")] {
+            let plan = plan(query);
+            assert!(plan.contains(index), "{plan}");
+            for round in 0..4 {
+                assert_eq!(earliest(&db, query, round).unwrap(), None);
+                let statement = db.prepare_cached(query).unwrap();
+                assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{query}");
+            }
+        }
+    }
 }
