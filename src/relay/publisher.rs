@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::Either;
 use futures_util::stream::{self, FuturesUnordered};
-use tokio::sync::{Notify, SemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -29,7 +29,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Without any hint the store is asked this often.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
 /// Most announcements that are taken up at once.
-const TAKE_MAX: usize = 256;
+const TAKE_MAX: u32 = 256;
 
 /// The trouble that each sink had last. Said when it begins, when it changes and when it is over, not per event.
 #[derive(Default)]
@@ -69,29 +69,22 @@ impl Trouble {
     }
 }
 
-/// A place to announce. Freeing the last one wakes whoever sleeps because it found none.
-pub(super) struct Place<'a> {
-    permit: Option<SemaphorePermit<'a>>,
-    was_last: bool,
-    wake: &'a Notify,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        // Free first, wake then: the other way round the sleeper would find none again.
-        self.permit = None;
-        if self.was_last {
-            self.wake.notify_one();
-        }
-    }
-}
+/// A place to announce; dropping it frees the place.
+pub(super) type Place = OwnedSemaphorePermit;
 
 impl Relay {
     /// Takes up announcements that are due, until the drain begins.
+    ///
+    /// The drain interrupts every wait, but never the taking itself: what is taken is also carried out.
     pub(super) async fn publish_due(self: &Arc<Self>) {
         let mut returns = self.outlets.returns();
         loop {
-            let pause = self.take_up_announcements().await;
+            // In the same queue as the workers: codes that have just come in don't get ahead of what waits already.
+            let places = tokio::select! {
+                () = self.life.draining() => return,
+                places = self.places_to_announce(TAKE_MAX) => places,
+            };
+            let pause = self.take_up_announcements(places).await;
             tokio::select! {
                 () = self.life.draining() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -101,15 +94,10 @@ impl Relay {
         }
     }
 
-    async fn take_up_announcements(self: &Arc<Self>) -> Duration {
-        let free = self.announcing.available_permits();
+    async fn take_up_announcements(self: &Arc<Self>, mut places: Place) -> Duration {
         // Sinks that are not configured any more count as up, so that what waits for them comes to an end.
         let sinks = self.outlets.up().or(self.outlets.configured().complement());
-        if free == 0 {
-            return STORE_PAUSE;
-        }
-        let limit = free.min(TAKE_MAX);
-        let narrow = self.outlets.narrow();
+        let (limit, narrow) = (places.num_permits(), self.outlets.narrow());
         let taken = match self.store.take(Due::Publish { sinks, limit, narrow }).await {
             Ok(taken) => taken,
             Err(error) => {
@@ -119,24 +107,24 @@ impl Relay {
             }
         };
         for work in taken.work {
+            let place = places.split(1).expect("no more is taken than there are places");
             let relay = Arc::clone(self);
             self.life.spawn_work(async move {
                 let attempt = trace::attempt(&work.invite, Begun::FromTheStore, &relay.attempts);
-                let place = relay.place_to_announce().await;
                 relay.announce(work, place, &attempt).await;
             });
         }
         taken.next_due.map_or(LONGEST_NAP, |due| due.since(self.store.now()).min(LONGEST_NAP))
     }
 
-    pub(super) async fn place_to_announce(&self) -> Place<'_> {
-        let permit = self.announcing.acquire().await.expect("the semaphore is never closed");
-        let was_last = self.announcing.available_permits() == 0;
-        Place { permit: Some(permit), was_last, wake: &self.publish_wake }
+    /// Waits for places to announce, first come, first served.
+    pub(super) async fn places_to_announce(&self, n: u32) -> Place {
+        let places = Arc::clone(&self.announcing).acquire_many_owned(n).await;
+        places.expect("the semaphore is never closed")
     }
 
     /// Publishes to every pending sink at once and records each confirmation as it comes.
-    pub(super) async fn announce(self: &Arc<Self>, mut work: Work, _place: Place<'_>, attempt: &Attempt) {
+    pub(super) async fn announce(self: &Arc<Self>, mut work: Work, _place: Place, attempt: &Attempt) {
         let Some(Effect::Announce(pending)) = work.effect else { return };
         let up = self.outlets.up();
         let mut setback = (!pending.and(up.complement()).is_empty()).then_some(Setback::Away);

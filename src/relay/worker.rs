@@ -33,7 +33,7 @@ impl Relay {
             let operation = match effect {
                 Effect::Announce(_) => {
                     // Only with a place to announce: codes must not come in faster than the sinks take them.
-                    let to_announce = self.place_to_announce().await;
+                    let to_announce = self.places_to_announce(1).await;
                     drop(place);
                     self.announce(work, to_announce, &attempt).await;
                     return;

@@ -66,14 +66,13 @@ impl SqliteStore {
 
     async fn tallied(&self) -> Result<Vec<Tally>, Error> {
         let mut tally = self.writer.counts();
-        let found = match self.oldest.known() {
-            Some(found) => found,
-            None => {
-                let began = Instant::now();
-                let found = self.reading(reader::oldest).await?;
-                self.oldest.keep(began, &found);
-                found
-            }
+        let found = if let Some(known) = self.oldest.known() {
+            known
+        } else {
+            let began = Instant::now();
+            let found = self.reading(reader::oldest).await?;
+            self.oldest.keep(began, &found);
+            found
         };
         oldest::add_to(&mut tally, &found);
         Ok(tally)

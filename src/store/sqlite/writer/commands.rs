@@ -420,7 +420,8 @@ mod tests {
             assert!(plan.contains(index) && !plan.contains("B-TREE"), "{plan}");
             for round in 0..4 {
                 let mut statement = db.prepare_cached(&query).unwrap();
-                drop(statement.query_map(params![round, round, round], |_| Ok(())).unwrap().count());
+                let rows = statement.query_map(params![round, round, round], |_| Ok(())).unwrap();
+                assert_eq!(rows.count(), 0);
                 assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{query}");
             }
         }
