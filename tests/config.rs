@@ -146,7 +146,7 @@ log = 'inof'
           not a header name; write for example Authorization or X-Api-Key
       dashdoc.auth_scheme (config/relay.toml line 12)
           not an authentication scheme; write Token, Bearer, or "" for the bare token
-      dashdoc.base_url = "https://user:********@api.example/v4" (config/relay.toml line 7)
+      dashdoc.base_url = "https://********@api.example/v4" (config/relay.toml line 7)
           has a user or password in it; remove it; the token goes into token_file
       dashdoc.prefetch = 10 (config/relay.toml line 10)
           unknown key; did you mean `source.rabbitmq.prefetch`?
