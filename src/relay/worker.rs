@@ -21,7 +21,8 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 impl Relay {
     /// Carries out what the committed state asks for, and everything that follows at once.
     ///
-    /// `place` is the leave to use the API; it is given back as soon as the API is not needed any more.
+    /// `place` is the leave to use the API; it is given back when the API is not needed any more and there is a place to
+    /// announce what it has answered.
     pub(super) async fn carry_out(
         self: Arc<Self>,
         mut work: Work,
