@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 /// What quartz may drift: the older of two looks is trusted less by this share of the time in between.
 const DRIFT: u32 = 2000;
 /// A look that contradicts what is known by more than this is a clock that was set, or another server.
-const JUMP: Duration = Duration::from_millis(250);
+pub(super) const JUMP: Duration = Duration::from_millis(250);
 
 /// Shared by all connections of a store.
 pub(super) struct Clock(Mutex<Look>);
@@ -50,6 +50,12 @@ impl Clock {
     /// too late.
     pub(super) fn now(&self) -> Timestamp {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).reads(since_boot())
+    }
+
+    /// What the server's clock shows now, or a few milliseconds less: what is due by it is due on the server too.
+    pub(super) fn at_least(&self) -> Timestamp {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.reads(since_boot().saturating_sub(known.width))
     }
 }
 

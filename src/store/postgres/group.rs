@@ -1,4 +1,5 @@
-//! A group of commands as one transaction in two round trips: read clock and rows, decide, write and commit.
+//! A group of commands as one transaction in two round trips: read clock and rows, decide, write and commit. What needs
+//! no look beforehand is tried in one, see [`super::optimistic`].
 //!
 //! [`step`] runs in between, on the database's clock. Every write is fenced, so a row that moved in the meantime is
 //! simply not written, and only the command that wanted it hears of that.
@@ -7,16 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use deadpool_postgres::ClientWrapper;
 use futures_util::future::{join, join_all, join3};
-use tokio_postgres::error::{DbError, Severity};
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::Row;
+use tokio_postgres::error::Severity;
 
 use super::clock::{Clock, since_boot};
 use super::connect::unavailable;
 use super::limits;
 use super::rows::{Causes, Damaged, Events, Keys, Records, key_of, readable, stored_pk};
-use super::statements as sql;
+use super::statements::Statements;
 use super::writer::{Command, Doubts};
+use super::writes::{self, Params};
 use crate::crash::{self, Point};
 use crate::invite::{Generation, Input, Invite, Moment, Rules, Sinks, StateName, Step, TruckerKey, step};
 use crate::store::{Admission, Arrival, Due, Error, Receipt, Taken, Work};
@@ -55,10 +56,8 @@ pub(super) enum Failed {
     Doubtful(Error, Vec<((TruckerKey, u64), Work)>),
 }
 
-type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
-
 /// What the first round trip brought.
-struct Found {
+pub(super) struct Found {
     now: Timestamp,
     states: HashMap<TruckerKey, StateName>,
     retired: HashMap<TruckerKey, Generation>,
@@ -68,21 +67,28 @@ struct Found {
     aside: Vec<Damaged>,
 }
 
+impl Found {
+    /// As if none of the truckers were known and nothing were due.
+    pub(super) fn nothing(now: Timestamp) -> Self {
+        Self { now, states: HashMap::new(), retired: HashMap::new(), due: Vec::new(), aside: Vec::new() }
+    }
+}
+
 /// What is to be written, and what each command will hear if it is.
 #[derive(Default)]
-struct Plan {
-    updates: Records,
-    from_states: Vec<&'static str>,
-    inserts: Records,
-    causes: Causes,
+pub(super) struct Plan {
+    pub updates: Records,
+    pub from_states: Vec<&'static str>,
+    pub inserts: Records,
+    pub causes: Causes,
     events: Events,
     /// Keys that this group updates, so that no row is written twice.
     touched: HashSet<TruckerKey>,
-    expected: Vec<Expected>,
+    pub expected: Vec<Expected>,
     aside: Vec<Damaged>,
 }
 
-enum Expected {
+pub(super) enum Expected {
     Accepted(Vec<Admitted>),
     Taken {
         work: Vec<Work>,
@@ -93,11 +99,11 @@ enum Expected {
     Overtaken,
 }
 
-struct Admitted {
+pub(super) struct Admitted {
     key: TruckerKey,
     event: (String, String),
     /// The new invite, or where the one that was found stands.
-    what: Result<Box<Work>, StateName>,
+    pub what: Result<Box<Work>, StateName>,
 }
 
 /// Runs the commands as one transaction.
@@ -199,7 +205,8 @@ fn lanes(sinks: Sinks, narrow: Sinks) -> (Vec<i16>, Vec<i16>) {
     (wide.into_iter().map(i16::from).collect(), scarce.into_iter().map(i16::from).collect())
 }
 
-fn decide(bench: &Bench<'_>, commands: &[Command], mut found: Found) -> Plan {
+/// What the commands lead to, and what each of them will hear.
+pub(super) fn decide(bench: &Bench<'_>, commands: &[Command], mut found: Found) -> Plan {
     let mut plan = Plan { aside: std::mem::take(&mut found.aside), ..Plan::default() };
     // Who holds an invite goes before who would take it up.
     for command in commands {
@@ -279,21 +286,24 @@ async fn commit(
     plan: Plan,
     now: Timestamp,
 ) -> Result<Vec<Outcome>, Failed> {
-    let client = bench.client;
-    let writes = !(plan.updates.is_empty() && plan.events.ids.is_empty() && plan.aside.is_empty());
+    let (client, statements) = (bench.client, bench.statements);
+    let any = !(plan.updates.is_empty() && plan.events.ids.is_empty() && plan.aside.is_empty());
     if !plan.aside.is_empty()
         && let Err(error) = put_aside(bench, &plan.aside).await
     {
         return Err(give_up(client, &error).await);
     }
-    if writes {
+    if any {
         points(commands).for_each(|(before, _)| crash::pass(before));
     }
     let next_due = commands.iter().filter_map(Command::due).map(|due| next_due(bench, due));
     let writing = join3(
-        write_updates(client, &bench.statements.update, &plan.updates, &plan.from_states, bench.shard),
-        join(write_inserts(bench, &plan), write_events(bench, &plan, now)),
-        join(join_all(next_due), client.batch_execute(if writes { "COMMIT" } else { "ROLLBACK" })),
+        writes::updates(client, &statements.update, &plan.updates, &plan.from_states, bench.shard, None),
+        join(
+            writes::inserts(client, statements, &plan.inserts, &plan.causes, bench.shard, None),
+            writes::events(client, statements, &plan.events, now),
+        ),
+        join(join_all(next_due), client.batch_execute(if any { "COMMIT" } else { "ROLLBACK" })),
     );
     let Ok(written) = tokio::time::timeout(limits::ROUND, writing).await else {
         return Err(doubtful(silent(), plan));
@@ -309,7 +319,7 @@ async fn commit(
         Ok(written) => written,
         Err(error) => return Err(not_committed(client, &error, plan).await),
     };
-    if writes {
+    if any {
         points(commands).for_each(|(_, after)| crash::pass(after));
     }
     let updated: HashSet<TruckerKey> = updated.iter().filter_map(key_of).collect();
@@ -322,15 +332,23 @@ async fn commit(
 
 /// A statement that fails takes the whole transaction with it, also if its COMMIT was sent along. Anything else, and
 /// the server's last words before it ends the connection, say nothing about the COMMIT.
-async fn not_committed(client: &ClientWrapper, error: &tokio_postgres::Error, plan: Plan) -> Failed {
-    let refused = |error: &DbError| error.parsed_severity() == Some(Severity::Error);
-    if error.as_db_error().is_some_and(refused) {
+pub(super) async fn not_committed(
+    client: &ClientWrapper,
+    error: &tokio_postgres::Error,
+    plan: Plan,
+) -> Failed {
+    if is_refusal(error) {
         return give_up(client, error).await;
     }
     doubtful(unavailable(error), plan)
 }
 
-fn doubtful(error: Error, plan: Plan) -> Failed {
+/// Whether the server has refused a statement, and goes on with the connection.
+pub(super) fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
+}
+
+pub(super) fn doubtful(error: Error, plan: Plan) -> Failed {
     let results = plan.expected.into_iter().filter_map(|expected| match expected {
         Expected::Advanced(before, work) => Some(((before.key, before.fence), *work)),
         Expected::Accepted(_) | Expected::Taken { .. } | Expected::Overtaken => None,
@@ -338,98 +356,13 @@ fn doubtful(error: Error, plan: Plan) -> Failed {
     Failed::Doubtful(error, results.collect())
 }
 
-fn silent() -> Error {
+pub(super) fn silent() -> Error {
     Error::Unavailable("the database does not answer".to_owned())
 }
 
-fn points(commands: &[Command]) -> impl Iterator<Item = (Point, Point)> {
+pub(super) fn points(commands: &[Command]) -> impl Iterator<Item = (Point, Point)> {
     let kinds: BTreeMap<u8, (Point, Point)> = commands.iter().map(Command::points).collect();
     kinds.into_values()
-}
-
-/// Writes the rows that are still in the version they were read in; returns their keys.
-pub(super) async fn write_updates(
-    client: &ClientWrapper,
-    statement: &Statement,
-    r: &Records,
-    from_states: &Vec<&'static str>,
-    shard: i16,
-) -> Result<Vec<Row>, tokio_postgres::Error> {
-    if r.is_empty() {
-        return Ok(Vec::new());
-    }
-    let params: Params<'_> = vec![
-        &r.keys.accounts,
-        &r.keys.pks,
-        &r.fences,
-        &r.owners,
-        &r.generations,
-        &r.states,
-        &r.lanes,
-        &r.dues,
-        &r.attempts,
-        &r.tries,
-        &r.ever_unknown,
-        &r.not_found_since,
-        &r.failure_classes,
-        &r.failure_codes,
-        &r.begun_at,
-        &r.codes,
-        &r.fingerprints,
-        &r.origins,
-        &r.ready_at,
-        &r.ended_at,
-        &r.previous,
-        from_states,
-        &shard,
-    ];
-    client.query(statement, &params).await
-}
-
-async fn write_inserts(bench: &Bench<'_>, plan: &Plan) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let (r, c) = (&plan.inserts, &plan.causes);
-    if r.is_empty() {
-        return Ok(Vec::new());
-    }
-    let params: Params<'_> = vec![
-        &r.keys.accounts,
-        &r.keys.pks,
-        &r.owners,
-        &r.generations,
-        &r.states,
-        &r.lanes,
-        &r.dues,
-        &r.attempts,
-        &r.tries,
-        &r.ever_unknown,
-        &r.not_found_since,
-        &r.failure_classes,
-        &r.failure_codes,
-        &r.begun_at,
-        &r.ended_at,
-        &c.accepted_at,
-        &c.event_ids,
-        &c.event_sources,
-        &c.truckers,
-        &c.traceparents,
-        &c.tracestates,
-        &bench.shard,
-    ];
-    bench.client.query(&bench.statements.insert, &params).await
-}
-
-async fn write_events(
-    bench: &Bench<'_>,
-    plan: &Plan,
-    now: Timestamp,
-) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let e = &plan.events;
-    if e.ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let now = now.as_millis();
-    let params: Params<'_> = vec![&e.keys.accounts, &e.keys.pks, &e.ids, &e.sources, &now];
-    bench.client.query(&bench.statements.remember, &params).await
 }
 
 async fn next_due(bench: &Bench<'_>, due: &Due) -> Result<Option<Timestamp>, tokio_postgres::Error> {
@@ -521,33 +454,4 @@ async fn state_of(bench: &Bench<'_>, key: &TruckerKey) -> Option<StateName> {
 
 fn moment(now: Timestamp) -> Moment {
     Moment { now, dice: rand::random() }
-}
-
-macro_rules! statements {
-    ($($name:ident: $sql:ident),+ $(,)?) => {
-        /// The statements of a connection. Prepared beforehand: only then are they sent in the order in which their
-        /// futures are polled, each before the COMMIT.
-        pub(super) struct Statements { $($name: Statement),+ }
-
-        impl Statements {
-            pub(super) async fn prepare(client: &ClientWrapper) -> Result<Self, tokio_postgres::Error> {
-                Ok(Self { $($name: client.prepare(sql::$sql).await?),+ })
-            }
-        }
-    };
-}
-
-statements! {
-    clock: CLOCK,
-    find: FIND,
-    find_retired: FIND_RETIRED,
-    due_api: DUE_API,
-    due_publish: DUE_PUBLISH,
-    update: UPDATE,
-    insert: INSERT,
-    remember: REMEMBER,
-    next_api: NEXT_API,
-    next_publish: NEXT_PUBLISH,
-    states: STATES,
-    put_aside: PUT_ASIDE,
 }

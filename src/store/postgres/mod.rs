@@ -11,6 +11,7 @@ mod group;
 mod hints;
 mod inspect;
 mod limits;
+mod optimistic;
 mod orders;
 mod peek;
 mod reader;
@@ -19,6 +20,7 @@ mod schema;
 mod statements;
 mod upkeep;
 mod writer;
+mod writes;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -5,11 +5,11 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::connect::unavailable;
-use super::group::write_updates;
 use super::reader::{IS_CAUSE, owner_of};
 use super::rows::{COLUMNS, Records, clock, invite_of, key_of, stored_pk};
 use super::statements::UPDATE;
 use super::upkeep::OWN_SHARD;
+use super::writes;
 use crate::crash::{self, Point};
 use crate::invite::{Input, Invite, Moment, Rules, State, TruckerKey, step};
 use crate::store::order::{Operator, OrderKind, Redrive, Redriven, Reissued};
@@ -41,7 +41,8 @@ impl Moves {
             return Ok(Vec::new());
         }
         let statement = client.prepare_cached(UPDATE).await.map_err(wrap)?;
-        write_updates(client, &statement, &self.records, &self.from_states, OWN_SHARD).await.map_err(wrap)
+        let (records, from_states) = (&self.records, &self.from_states);
+        writes::updates(client, &statement, records, from_states, OWN_SHARD, None).await.map_err(wrap)
     }
 }
 

@@ -172,6 +172,10 @@ impl Records {
         self.previous.push(record.previous.map(|bytes| bytes.to_vec()));
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.fences.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.fences.is_empty()
     }

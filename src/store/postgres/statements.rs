@@ -1,6 +1,63 @@
 //! The statements of the hot path. Each handles a whole batch; arrays go in, keys come out.
 
+use deadpool_postgres::ClientWrapper;
+use tokio_postgres::Statement;
+
 use super::rows::{clock, statement_clock};
+
+macro_rules! statements {
+    ($($name:ident: $sql:ident),+ $(,)?) => {
+        /// The statements of a connection. Prepared beforehand: only then are they sent in the order in which their
+        /// futures are polled, each before the COMMIT.
+        pub(super) struct Statements { $(pub $name: Statement),+ }
+
+        impl Statements {
+            pub(super) async fn prepare(client: &ClientWrapper) -> Result<Self, tokio_postgres::Error> {
+                Ok(Self { $($name: client.prepare($sql).await?),+ })
+            }
+        }
+    };
+}
+
+statements! {
+    clock: CLOCK,
+    find: FIND,
+    find_retired: FIND_RETIRED,
+    due_api: DUE_API,
+    due_publish: DUE_PUBLISH,
+    update: UPDATE,
+    insert: INSERT,
+    insert_unseen: INSERT_UNSEEN,
+    remember: REMEMBER,
+    next_api: NEXT_API,
+    next_publish: NEXT_PUBLISH,
+    states: STATES,
+    put_aside: PUT_ASIDE,
+}
+
+/// The columns of a new invite, and their values from the parameters 1 to 21.
+macro_rules! new_columns {
+    () => {
+        "account, pk, owner, generation, state, lane, due, attempts, tries, ever_unknown, not_found_since, \
+         failure_class, failure_code, begun_at, ended_at, accepted_at, event_id, event_source, trucker, traceparent, \
+         tracestate"
+    };
+}
+macro_rules! new_rows {
+    () => {
+        "unnest($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::text[], $6::int2[], $7::int8[], $8::int8[], \
+         $9::int8[], $10::bool[], $11::int8[], $12::text[], $13::text[], $14::int8[], $15::int8[], $16::int8[], \
+         $17::text[], $18::text[], $19::text[], $20::text[], $21::text[])"
+    };
+}
+/// Adds the invites that `new` returned to the counts of the shard in parameter 22.
+macro_rules! counted {
+    () => {
+        "INSERT INTO counts AS c (account, state, shard, n) \
+         SELECT account, state, $22::int2, count(*) FROM new GROUP BY account, state ORDER BY account, state \
+         ON CONFLICT (account, state, shard) DO UPDATE SET n = c.n + excluded.n"
+    };
+}
 
 /// Held while the statement's transaction lasts: an invite that an event joins must not be retired meanwhile.
 pub(super) const FIND: &str = "SELECT i.account, i.pk, i.state FROM invites i \
@@ -13,19 +70,41 @@ pub(super) const FIND_RETIRED: &str = "SELECT r.account, r.pk, r.generation FROM
 pub(super) const CLOCK: &str = concat!("SELECT ", clock!());
 
 /// New invites. Which of them another replica was quicker with, is what does not come back.
-pub(super) const INSERT: &str = "WITH new AS ( \
-       INSERT INTO invites (account, pk, owner, generation, state, lane, due, attempts, tries, ever_unknown, \
-         not_found_since, failure_class, failure_code, begun_at, ended_at, accepted_at, event_id, event_source, \
-         trucker, traceparent, tracestate) \
-       SELECT * FROM unnest($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::text[], $6::int2[], $7::int8[], \
-         $8::int8[], $9::int8[], $10::bool[], $11::int8[], $12::text[], $13::text[], $14::int8[], $15::int8[], \
-         $16::int8[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[]) \
-       ON CONFLICT (account, pk) DO NOTHING RETURNING account, pk, state \
-     ), counted AS ( \
-       INSERT INTO counts AS c (account, state, shard, n) \
-       SELECT account, state, $22::int2, count(*) FROM new GROUP BY account, state ORDER BY account, state \
-       ON CONFLICT (account, state, shard) DO UPDATE SET n = c.n + excluded.n \
-     ) SELECT account, pk FROM new";
+pub(super) const INSERT: &str = concat!(
+    "WITH new AS (INSERT INTO invites (",
+    new_columns!(),
+    ") SELECT * FROM ",
+    new_rows!(),
+    " ON CONFLICT (account, pk) DO NOTHING RETURNING account, pk, state), counted AS (",
+    counted!(),
+    ") SELECT account, pk FROM new"
+);
+
+/// New invites with their events, all or none, without a look beforehand: none if one of the truckers is known or was
+/// retired, or if the clock is not as expected ($23, and how far it may be off, $24). A replica that is quicker by a
+/// hair makes it fail.
+pub(super) const INSERT_UNSEEN: &str = concat!(
+    "WITH given AS MATERIALIZED (SELECT 1 WHERE abs(",
+    statement_clock!(),
+    " - $23::int8) <= $24::int8 AND NOT EXISTS ( \
+       SELECT 1 FROM unnest($1::text[], $2::int8[]) AS k(account, pk) \
+       JOIN invites i ON i.account = k.account AND i.pk = k.pk \
+     ) AND NOT EXISTS ( \
+       SELECT 1 FROM unnest($1::text[], $2::int8[]) AS k(account, pk) \
+       JOIN retired r ON r.account = k.account AND r.pk = k.pk \
+     )), new AS (INSERT INTO invites (",
+    new_columns!(),
+    ") SELECT u.* FROM given CROSS JOIN ",
+    new_rows!(),
+    " AS u RETURNING account, pk, state, event_id, event_source, accepted_at), remembered AS ( \
+       INSERT INTO events (account, pk, id, source, accepted_at) \
+       SELECT account, pk, event_id, event_source, accepted_at FROM new ON CONFLICT DO NOTHING \
+     ), counted AS (",
+    counted!(),
+    ") SELECT account, pk, (SELECT ",
+    clock!(),
+    ") FROM new"
+);
 
 /// Which of the events were news.
 pub(super) const REMEMBER: &str = "INSERT INTO events (account, pk, id, source, accepted_at) \
@@ -33,8 +112,10 @@ pub(super) const REMEMBER: &str = "INSERT INTO events (account, pk, id, source, 
      FROM unnest($1::text[], $2::int8[], $3::text[], $4::text[]) AS e(account, pk, id, source) \
      ON CONFLICT DO NOTHING RETURNING account, pk, id, source";
 
-/// Writes rows that nobody else wrote since they were read; the others do not come back.
-pub(super) const UPDATE: &str = "WITH moved AS ( \
+/// Writes rows that nobody else wrote since they were read; the others do not come back. None of them is written if
+/// the clock is not as expected ($24, and how far it may be off, $25), if anything is expected.
+pub(super) const UPDATE: &str = concat!(
+    "WITH moved AS ( \
        UPDATE invites i SET fence = i.fence + 1, owner = u.owner, generation = u.generation, state = u.state, \
          lane = u.lane, due = u.due, attempts = u.attempts, tries = u.tries, ever_unknown = u.ever_unknown, \
          not_found_since = u.not_found_since, failure_class = u.failure_class, failure_code = u.failure_code, \
@@ -46,15 +127,19 @@ pub(super) const UPDATE: &str = "WITH moved AS ( \
          AS u(account, pk, fence, owner, generation, state, lane, due, attempts, tries, ever_unknown, \
          not_found_since, failure_class, failure_code, begun_at, code, fingerprint, origin, ready_at, ended_at, \
          previous, from_state) \
-       WHERE i.account = u.account AND i.pk = u.pk AND i.fence = u.fence \
-       RETURNING i.account, i.pk, i.state, u.from_state \
+       WHERE i.account = u.account AND i.pk = u.pk AND i.fence = u.fence AND ($24::int8 IS NULL OR abs(",
+    statement_clock!(),
+    " - $24::int8) <= $25::int8) RETURNING i.account, i.pk, i.state, u.from_state \
      ), counted AS ( \
        INSERT INTO counts AS c (account, state, shard, n) \
        SELECT account, state, $23::int2, sum(n)::int8 FROM ( \
          SELECT account, state, 1 AS n FROM moved UNION ALL SELECT account, from_state, -1 FROM moved) AS m \
        GROUP BY account, state HAVING sum(n) <> 0 ORDER BY account, state \
        ON CONFLICT (account, state, shard) DO UPDATE SET n = c.n + excluded.n \
-     ) SELECT account, pk FROM moved";
+     ) SELECT account, pk, (SELECT ",
+    clock!(),
+    ") FROM moved"
+);
 
 /// Rows that another transaction has in hand are left out, not waited for.
 pub(super) const DUE_API: &str = concat!(
@@ -93,9 +178,11 @@ pub(super) const PUT_ASIDE: &str = concat!(
 pub(super) const STATES: &str = "SELECT i.account, i.pk, i.state FROM invites i \
      JOIN unnest($1::text[], $2::int8[]) AS k(account, pk) ON i.account = k.account AND i.pk = k.pk";
 
-/// These statements find rows by their keys. A plan that was made while a table was small must not survive its growth.
+/// These statements find rows by their keys. A plan that was made while a table was small must not survive its growth;
+/// then it serves arrays of every length, so that a small batch is not planned anew each time.
 pub(super) const PLANS: &str =
-    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
+     SET enable_mergejoin = off";
 
 #[cfg(test)]
 mod tests {

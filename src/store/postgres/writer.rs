@@ -13,9 +13,10 @@ use tokio::sync::{Mutex as Turn, mpsc, oneshot};
 
 use super::clock::Clock;
 use super::connect::{AddressSource, connect, unavailable};
-use super::group::{self, Bench, Failed, Outcome, Statements};
+use super::group::{self, Bench, Failed, Outcome};
 use super::hints::Hints;
-use super::statements::PLANS;
+use super::optimistic;
+use super::statements::{PLANS, Statements};
 use crate::crash::Point;
 use crate::invite::{Input, Invite, Rules, StateName, TruckerKey};
 use crate::store::{Admission, Arrival, Due, Error, Receipt, Taken, Work};
@@ -150,7 +151,11 @@ pub(super) async fn write(shared: Arc<Shared>) {
 }
 
 async fn commit(shared: &Shared, line: &mut Option<Line>, group: Vec<Command>) {
-    let failed = match attempt(shared, line, &group).await {
+    let group = commit_unseen(shared, line, group).await;
+    if group.is_empty() {
+        return;
+    }
+    let failed = match attempt(shared, line, async |bench| group::run(bench, &group).await).await {
         Ok(outcomes) => {
             for (command, outcome) in group.into_iter().zip(outcomes) {
                 finish(shared, command, outcome);
@@ -161,7 +166,8 @@ async fn commit(shared: &Shared, line: &mut Option<Line>, group: Vec<Command>) {
     };
     if matches!(failed, Failed::Refused(_)) && group.len() > 1 {
         for command in group {
-            match attempt(shared, line, std::slice::from_ref(&command)).await {
+            let alone = std::slice::from_ref(&command);
+            match attempt(shared, line, async |bench| group::run(bench, alone).await).await {
                 Ok(mut outcomes) => match outcomes.pop() {
                     Some(outcome) => finish(shared, command, outcome),
                     None => command.fail(Error::Unavailable("no answer to the command".to_owned())),
@@ -171,6 +177,33 @@ async fn commit(shared: &Shared, line: &mut Option<Line>, group: Vec<Command>) {
         }
         return;
     }
+    fail(shared, group, failed);
+}
+
+/// Commits without a look at what is stored, where that will do. Returns the commands for which it didn't.
+async fn commit_unseen(shared: &Shared, line: &mut Option<Line>, group: Vec<Command>) -> Vec<Command> {
+    if !optimistic::suits(&group) {
+        return group;
+    }
+    let outcomes = match attempt(shared, line, async |bench| optimistic::run(bench, &group).await).await {
+        Ok(outcomes) => outcomes,
+        Err(Failed::Refused(_)) => return group,
+        Err(failed) => {
+            fail(shared, group, failed);
+            return Vec::new();
+        }
+    };
+    let mut rest = Vec::new();
+    for (command, outcome) in group.into_iter().zip(outcomes) {
+        match outcome {
+            Some(outcome) => finish(shared, command, outcome),
+            None => rest.push(command),
+        }
+    }
+    rest
+}
+
+fn fail(shared: &Shared, group: Vec<Command>, failed: Failed) {
     let error = reason(shared, failed);
     tracing::error!(%error, commands = group.len(), "the store could not commit");
     for command in group {
@@ -178,11 +211,11 @@ async fn commit(shared: &Shared, line: &mut Option<Line>, group: Vec<Command>) {
     }
 }
 
-async fn attempt(
+async fn attempt<T>(
     shared: &Shared,
     line: &mut Option<Line>,
-    commands: &[Command],
-) -> Result<Vec<Outcome>, Failed> {
+    work: impl AsyncFnOnce(&Bench<'_>) -> Result<T, Failed>,
+) -> Result<T, Failed> {
     // A connection that has ended while nobody used it is no reason to fail.
     if line.as_ref().is_none_or(|line| line.client.is_closed()) {
         *line = Some(open(shared).await.map_err(Failed::Lost)?);
@@ -199,7 +232,7 @@ async fn attempt(
         owner: shared.owner,
         shard: *shard,
     };
-    let result = group::run(&bench, commands).await;
+    let result = work(&bench).await;
     if matches!(result, Err(Failed::Lost(_) | Failed::Doubtful(..))) {
         *line = None;
     }
