@@ -125,7 +125,7 @@ async fn take_for(store: &Shared, sinks: Sinks) -> Vec<Work> {
     store.take(Due::Publish { sinks, limit: 10, narrow: Narrow::default() }).await.unwrap().work
 }
 
-fn issued(store: &Shared, trucker: &str, code: &str) -> Answer {
+pub(crate) fn issued(store: &Shared, trucker: &str, code: &str) -> Answer {
     let code = InviteCode::new(code).unwrap();
     Answer::Code(IssuedCode { fingerprint: store.fingerprint_key().fingerprint(&key(trucker), &code), code })
 }

@@ -69,13 +69,14 @@ pub(super) const FIND_RETIRED: &str = "SELECT r.account, r.pk, r.generation FROM
 
 pub(super) const CLOCK: &str = concat!("SELECT ", clock!());
 
-/// New invites. Which of them another replica was quicker with, is what does not come back.
+/// New invites. Which of them another replica was quicker with, is what does not come back. In the order of the keys, so
+/// that replicas which are given the same truckers wait for each other instead of locking each other out.
 pub(super) const INSERT: &str = concat!(
     "WITH new AS (INSERT INTO invites (",
     new_columns!(),
     ") SELECT * FROM ",
     new_rows!(),
-    " ON CONFLICT (account, pk) DO NOTHING RETURNING account, pk, state), counted AS (",
+    " ORDER BY 1, 2 ON CONFLICT (account, pk) DO NOTHING RETURNING account, pk, state), counted AS (",
     counted!(),
     ") SELECT account, pk FROM new"
 );
@@ -96,7 +97,7 @@ pub(super) const INSERT_UNSEEN: &str = concat!(
     new_columns!(),
     ") SELECT u.* FROM given CROSS JOIN ",
     new_rows!(),
-    " AS u RETURNING account, pk, state, event_id, event_source, accepted_at), remembered AS ( \
+    " AS u ORDER BY 1, 2 RETURNING account, pk, state, event_id, event_source, accepted_at), remembered AS ( \
        INSERT INTO events (account, pk, id, source, accepted_at) \
        SELECT account, pk, event_id, event_source, accepted_at FROM new ON CONFLICT DO NOTHING \
      ), counted AS (",
@@ -180,8 +181,7 @@ pub(super) const STATES: &str = "SELECT i.account, i.pk, i.state FROM invites i 
 
 /// These statements find rows by their keys. A plan that was made while a table was small must not survive its growth;
 /// then it serves arrays of every length, so that a small batch is not planned anew each time.
-pub(super) const PLANS: &str =
-    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
+pub(super) const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
      SET enable_mergejoin = off";
 
 #[cfg(test)]

@@ -201,6 +201,74 @@ async fn of_two_replicas_that_accept_the_same_event_one_makes_the_invite() {
 }
 
 #[tokio::test]
+async fn replicas_that_accept_the_same_truckers_in_another_order_do_not_lock_each_other_out() {
+    let bench = bench();
+    let (one, two) = (bench.open().await, bench.open().await);
+    for round in 0..20 {
+        let pks = round * 50 + 1..=round * 50 + 50;
+        let forwards = pks.clone().map(|pk| arrival(pk, "e1", Admission::Start)).collect();
+        let backwards = pks.rev().map(|pk| arrival(pk, "e1", Admission::Start)).collect();
+        let (first, second) = join(one.accept(forwards), two.accept(backwards)).await;
+        let receipts = [first.unwrap(), second.unwrap()].concat();
+        let n_new = receipts.iter().filter(|receipt| matches!(receipt, Receipt::New(_))).count();
+        assert_eq!((receipts.len(), n_new), (100, 50));
+    }
+    assert_eq!(bench.run("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"), "0");
+}
+
+/// The first words of the last statement on each connection that has written.
+fn last_writes(bench: &PostgresBench) -> String {
+    bench.run(
+        "SELECT string_agg(DISTINCT substr(query, 1, 10), ', ') FROM pg_stat_activity \
+         WHERE datname = current_database() AND (query LIKE 'WITH %' OR query IN ('COMMIT', 'BEGIN'))",
+    )
+}
+
+#[tokio::test]
+async fn new_events_and_results_are_each_committed_by_one_statement_without_a_look_beforehand() {
+    let bench = bench();
+    let store = bench.open().await;
+    let work = start(&store, 1).await;
+    assert_eq!(last_writes(&bench), "WITH given");
+    let result = Input::Called(conformance::issued(&store, "default/1", "K7Q2ZD"));
+    store.advance(work.invite, result).await.unwrap();
+    assert!(last_writes(&bench).contains("WITH moved"), "{}", last_writes(&bench));
+    // A trucker that is known needs the look.
+    let again = store.accept(vec![arrival(1, "e2", Admission::Start)]).await.unwrap();
+    assert!(matches!(again[0], Receipt::Joined(_)), "{again:?}");
+    assert!(last_writes(&bench).contains("COMMIT"), "{}", last_writes(&bench));
+}
+
+#[tokio::test]
+async fn a_server_whose_clock_was_set_meanwhile_is_decided_by_as_it_shows_now() {
+    for by in ["1 hour", "-1 hour"] {
+        let bench = bench();
+        // Both know the clock as it was; the writers of the second connect only when it is needed.
+        let (first, second) = (bench.open().await, bench.open().await);
+        let begun = start(&first, 1).await.invite;
+        bench.shift_clock(by);
+        let result = Input::Called(conformance::issued(&second, "default/1", "K7Q2ZD"));
+        let moved = second.advance(begun, result).await.unwrap();
+        let shown = |column: &str, pk: u64| {
+            bench.run(&format!(
+                "SELECT abs({column} - extract(epoch FROM clock_timestamp()) * 1000) < 120000 FROM invites \
+                 WHERE pk = {pk}"
+            ))
+        };
+        assert_eq!(shown("ready_at", 1), "t", "{by}: {moved:?}");
+        // The same for what is new: a store that knows another time than the server.
+        let misled = PostgresStore::open(bench.settings(), &Lifecycle::new()).await.unwrap();
+        misled.shared.clock.look(crate::time::now(), since_boot(), since_boot());
+        let misled: SharedStore = Arc::new(misled);
+        start(&misled, 2).await;
+        assert_eq!(shown("accepted_at", 2), "t", "{by}");
+        // Both have learned from it.
+        start(&second, 3).await;
+        assert_eq!(shown("accepted_at", 3), "t", "{by}");
+    }
+}
+
+#[tokio::test]
 async fn a_command_that_the_server_refuses_does_not_fail_its_neighbours() {
     let bench = bench();
     let store = bench.open().await;
