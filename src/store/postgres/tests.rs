@@ -243,6 +243,35 @@ async fn new_events_and_results_are_each_committed_by_one_statement_without_a_lo
 }
 
 #[tokio::test]
+async fn a_plan_that_was_made_for_a_small_table_does_not_outlast_its_growth() {
+    let bench = bench();
+    let store = PostgresStore::open(bench.settings(), &Lifecycle::new()).await.unwrap();
+    let event = |pk| arrival(pk, "e1", Admission::Queue);
+    store.accept(vec![event(1)]).await.unwrap();
+    // The server believes for long that this is all.
+    bench.run("ALTER TABLE invites SET (autovacuum_enabled = off)");
+    bench.run("VACUUM ANALYZE invites");
+    let mut line = Some(writer::open(&store.shared).await.unwrap());
+    let plan_of_find = async |line: &Option<writer::Line>| {
+        let client = &line.as_ref().unwrap().client;
+        let name = "SELECT name FROM pg_prepared_statements WHERE statement LIKE '%FOR KEY SHARE%'";
+        let name: String = client.query_one(name, &[]).await.unwrap().get(0);
+        let explain = format!("EXPLAIN EXECUTE {name}('{{default}}', '{{1}}')");
+        let lines = client.query(&explain, &[]).await.unwrap();
+        lines.iter().map(|line| line.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
+    };
+    let small = plan_of_find(&line).await;
+    assert!(small.contains("Join Filter: ((i.account = k.account)"), "goes through all of it: {small}");
+    let many: Vec<Arrival> = (2..5000).map(event).collect();
+    store.accept(many.clone()).await.unwrap();
+    assert_eq!(plan_of_find(&line).await, small);
+    let (to, _) = oneshot::channel();
+    writer::plan_anew(&mut line, &[Command::Accept { arrivals: many, to }]).await;
+    let grown = plan_of_find(&line).await;
+    assert!(grown.contains("Index Cond: ((account = k.account)"), "looks for what it needs: {grown}");
+}
+
+#[tokio::test]
 async fn a_server_whose_clock_was_set_meanwhile_is_decided_by_as_it_shows_now() {
     for by in ["1 hour", "-1 hour"] {
         let bench = bench();

@@ -15,6 +15,7 @@ use super::clock::Clock;
 use super::connect::{AddressSource, connect, unavailable};
 use super::group::{self, Bench, Failed, Outcome};
 use super::hints::Hints;
+use super::limits;
 use super::optimistic;
 use super::statements::{PLANS, Statements};
 use crate::crash::Point;
@@ -26,6 +27,9 @@ pub type Observer = Arc<dyn Fn(usize, Duration) + Send + Sync>;
 
 /// Most commands in one transaction: bounds how long the first of them waits. A command of intake holds many events.
 const GROUP_MAX: usize = 256;
+/// New events and other commands that a connection serves before its statements are planned anew. A plan that was made
+/// while a table was small may go through all of it, and the server itself looks at what has grown once a minute at best.
+const PLANS_LAST: usize = 4096;
 /// Outcomes in doubt that are remembered: those of an outage, until their workers have asked again.
 const DOUBTS_MAX: usize = 10_000;
 /// Advisory locks `(SHARDS, n)` tell the connections that write apart.
@@ -129,10 +133,12 @@ pub(super) struct Shared {
 }
 
 /// A connection of a writer with what was prepared on it.
-struct Line {
-    client: ClientWrapper,
+pub(super) struct Line {
+    pub client: ClientWrapper,
     statements: Statements,
     shard: i16,
+    /// What has been served with the plans as they are.
+    n_served: usize,
 }
 
 /// Commits groups until the store is closed and everything that was submitted is done.
@@ -145,8 +151,23 @@ pub(super) async fn write(shared: Arc<Shared>) {
         }
         let started = clock();
         let size = group.len();
+        plan_anew(&mut line, &group).await;
         commit(&shared, &mut line, group).await;
         (shared.observer)(size, started.elapsed());
+    }
+}
+
+/// Has the server forget its plans now and then.
+pub(super) async fn plan_anew(line: &mut Option<Line>, group: &[Command]) {
+    let Some(Line { client, n_served, .. }) = line else { return };
+    *n_served += group.iter().map(|command| command.arrivals().map_or(1, Vec::len)).sum::<usize>();
+    if *n_served < PLANS_LAST {
+        return;
+    }
+    *n_served = 0;
+    let forget = tokio::time::timeout(limits::ROUND, client.batch_execute("DISCARD PLANS"));
+    if !matches!(forget.await, Ok(Ok(()))) {
+        *line = None;
     }
 }
 
@@ -220,7 +241,7 @@ async fn attempt<T>(
     if line.as_ref().is_none_or(|line| line.client.is_closed()) {
         *line = Some(open(shared).await.map_err(Failed::Lost)?);
     }
-    let Some(Line { client, statements, shard }) = &line else {
+    let Some(Line { client, statements, shard, .. }) = &line else {
         return Err(Failed::Lost(Error::Unavailable("no connection".to_owned())));
     };
     let bench = Bench {
@@ -283,7 +304,8 @@ fn finish(shared: &Shared, command: Command, outcome: Outcome) {
     command.answer(outcome);
 }
 
-async fn open(shared: &Shared) -> Result<Line, Error> {
+/// A new connection, set up.
+pub(super) async fn open(shared: &Shared) -> Result<Line, Error> {
     let (client, driver) = connect(&shared.source).await?;
     let client = ClientWrapper::new(client, driver);
     let wrap = |error: tokio_postgres::Error| unavailable(&error);
@@ -292,7 +314,7 @@ async fn open(shared: &Shared) -> Result<Line, Error> {
     let query = "SELECT n::int2 FROM generate_series(0, 63) AS n WHERE pg_try_advisory_lock($1, n) LIMIT 1";
     let free = client.query_opt(query, &[&SHARDS]).await.map_err(wrap)?;
     let own = free.map_or(SHARD_FOR_ALL, |row| row.get(0));
-    Ok(Line { client, statements: prepared, shard: own })
+    Ok(Line { client, statements: prepared, shard: own, n_served: 0 })
 }
 
 /// For the duration of a commit; no decision depends on it.
