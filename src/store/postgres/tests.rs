@@ -254,7 +254,7 @@ async fn a_plan_that_was_made_for_a_small_table_does_not_outlast_its_growth() {
     let mut line = Some(writer::open(&store.shared).await.unwrap());
     let plan_of_find = async |line: &Option<writer::Line>| {
         let client = &line.as_ref().unwrap().client;
-        let name = "SELECT name FROM pg_prepared_statements WHERE statement LIKE '%FOR KEY SHARE%'";
+        let name = "SELECT name FROM pg_prepared_statements WHERE statement LIKE 'SELECT i.%KEY SHARE%'";
         let name: String = client.query_one(name, &[]).await.unwrap().get(0);
         let explain = format!("EXPLAIN EXECUTE {name}('{{default}}', '{{1}}')");
         let lines = client.query(&explain, &[]).await.unwrap();
