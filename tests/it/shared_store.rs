@@ -91,6 +91,8 @@ impl Behind {
 async fn a_code_whose_commit_nobody_heard_of_is_found_again_by_the_next_try() {
     let Behind { proxy, store, direct } = Behind::new().await;
     let calling = start(&store, 1).await;
+    // The writers take turns, and both have to be connected.
+    start(&store, 2).await;
     let input = answered(&store, &calling.invite.key);
     proxy.lose_commits();
     let unheard = store.advance(calling.invite.clone(), input.clone()).await;
@@ -110,6 +112,8 @@ async fn a_code_whose_commit_nobody_heard_of_is_found_again_by_the_next_try() {
 async fn a_write_in_doubt_that_another_replica_has_written_over_is_lost() {
     let Behind { proxy, store, direct } = Behind::new().await;
     let calling = start(&store, 1).await;
+    // The writers take turns, and both have to be connected.
+    start(&store, 2).await;
     let input = answered(&store, &calling.invite.key);
     proxy.lose_commits();
     let unheard = store.advance(calling.invite.clone(), input.clone()).await;
@@ -124,20 +128,26 @@ async fn a_write_in_doubt_that_another_replica_has_written_over_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_whose_commit_nobody_heard_of_is_a_duplicate_at_the_next_try() {
-    let Behind { proxy, store, direct } = Behind::new().await;
-    proxy.lose_commits();
-    let unheard = accept(&store, 1).await;
-    assert!(is_away(&unheard), "{unheard:?}");
-    proxy.resume();
-    assert_eq!(accept(&store, 1).await.unwrap(), Receipt::Duplicate(StateName::Calling));
-    let tally = direct.tally().await.unwrap();
-    assert_eq!(
-        tally.iter().map(|tally| (tally.state, tally.count)).collect::<Vec<_>>(),
-        [(StateName::Calling, 1)]
-    );
-    // Its lease is on: nobody calls for it a second time.
-    let due = Due::Api { account: AccountName::default_account(), limit: 10 };
-    assert!(direct.take(due).await.unwrap().work.is_empty());
+    // Once with one round trip for all, once with a look beforehand: an event that comes twice asks for it.
+    for (pk, n_copies) in [(1, 1), (2, 2)] {
+        let Behind { proxy, store, direct } = Behind::new().await;
+        // The writers take turns, and both have to be connected.
+        start(&store, 101).await;
+        start(&store, 102).await;
+        proxy.lose_commits();
+        let unheard = store.accept(vec![arrival(pk, Admission::Start); n_copies]).await;
+        assert!(is_away(&unheard), "{unheard:?}");
+        proxy.resume();
+        assert_eq!(accept(&store, pk).await.unwrap(), Receipt::Duplicate(StateName::Calling));
+        let tally = direct.tally().await.unwrap();
+        assert_eq!(
+            tally.iter().map(|tally| (tally.state, tally.count)).collect::<Vec<_>>(),
+            [(StateName::Calling, 3)]
+        );
+        // Its lease is on: nobody calls for it a second time.
+        let due = Due::Api { account: AccountName::default_account(), limit: 10 };
+        assert!(direct.take(due).await.unwrap().work.is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,8 +24,8 @@ enum Mood {
     Closed,
 }
 
-/// The tag of a completed command (message `CommandComplete`).
-const COMMIT: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
+/// `PostgreSQL`'s word that it is ready and in no transaction (message `ReadyForQuery`): the last one has ended.
+const IDLE: &[u8] = b"Z\0\0\0\x05I";
 
 /// Forwards a free local port to a target. Connections end with the proxy.
 pub(crate) struct Proxy {
@@ -122,8 +122,8 @@ impl Proxy {
         self.cut();
     }
 
-    /// From now on, the news that something is committed (PostgreSQL's `COMMIT` tag) never arrives: the connection is
-    /// reset in its place.
+    /// From now on, the news that a transaction of `PostgreSQL` has ended never arrives: the connection is reset in its
+    /// place. A new one does not get beyond its login.
     pub(crate) fn lose_commits(&self) {
         self.mood.send_replace(Mood::LoseCommits);
     }
@@ -166,8 +166,7 @@ async fn pump(
             Ok(n_bytes) => n_bytes,
         };
         let Ok(mood) = mood.wait_for(|mood| !but_not.contains(mood)).await.map(|mood| *mood) else { return };
-        if mood == Mood::LoseCommits && buffer[..n_bytes].windows(COMMIT.len()).any(|window| window == COMMIT)
-        {
+        if mood == Mood::LoseCommits && buffer[..n_bytes].windows(IDLE.len()).any(|window| window == IDLE) {
             return;
         }
         if to.write_all(&buffer[..n_bytes]).await.is_err() {

@@ -38,6 +38,12 @@ const PLACES: &[(&str, &str, usize, &str)] = &[
     ),
     ("store/postgres/group.rs", "client.execute(", 1, "within the transaction of the group"),
     ("store/postgres/hints.rs", "client.execute(", 2, "none: a hint, which may get lost"),
+    (
+        "store/postgres/optimistic.rs",
+        "\"COMMIT\"",
+        1,
+        "accept.commit, accept.committed, advance.commit, advance.committed; also around a statement that goes alone",
+    ),
     ("store/postgres/orders.rs", "\"COMMIT\"", 1, "order.commit, order.committed"),
     ("store/postgres/orders.rs", "client.execute(", 1, "within the transaction of the order"),
     ("store/postgres/schema.rs", ".commit()", 1, "prepare.commit"),
