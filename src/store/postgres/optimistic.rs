@@ -37,7 +37,7 @@ pub(super) async fn run(bench: &Bench<'_>, commands: &[Command]) -> Result<Vec<O
     let (client, statements, shard) = (bench.client, bench.statements, bench.shard);
     let now = bench.clock.at_least();
     let plan = group::decide(bench, commands, Found::nothing(now));
-    let clock = Some(writes::Expected::about(now));
+    let clock = Some(writes::ExpectedClock::about(now));
     // A statement alone is a transaction.
     let several = !plan.updates.is_empty() && !plan.inserts.is_empty();
     group::points(commands).for_each(|(before, _)| crash::pass(before));

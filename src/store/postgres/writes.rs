@@ -1,7 +1,5 @@
 //! What a group writes, as parameters of its statements.
 
-use std::time::Duration;
-
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row, Statement};
@@ -15,16 +13,15 @@ pub(super) type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
 /// The clock that was decided by, for the server to compare with its own.
 #[derive(Clone, Copy)]
-pub(super) struct Expected {
+pub(super) struct ExpectedClock {
     now: i64,
     off: i64,
 }
 
-impl Expected {
-    /// The server's clock shows about this.
+impl ExpectedClock {
+    /// The server's clock shows about this, unless it was set.
     pub(super) fn about(now: Timestamp) -> Self {
-        const OFF: Duration = JUMP;
-        Self { now: now.as_millis(), off: i64::try_from(OFF.as_millis()).unwrap_or(i64::MAX) }
+        Self { now: now.as_millis(), off: i64::try_from(JUMP.as_millis()).unwrap_or(i64::MAX) }
     }
 }
 
@@ -35,7 +32,7 @@ pub(super) async fn updates(
     r: &Records,
     from_states: &Vec<&'static str>,
     shard: i16,
-    expected: Option<Expected>,
+    expected: Option<ExpectedClock>,
 ) -> Result<Vec<Row>, Error> {
     if r.is_empty() {
         return Ok(Vec::new());
@@ -79,7 +76,7 @@ pub(super) async fn inserts(
     r: &Records,
     c: &Causes,
     shard: i16,
-    expected: Option<Expected>,
+    expected: Option<ExpectedClock>,
 ) -> Result<Vec<Row>, Error> {
     if r.is_empty() {
         return Ok(Vec::new());
