@@ -54,8 +54,8 @@ pub use self::peek::Peek;
 pub use self::schema::SCHEMA;
 pub use self::writer::Observer;
 
-/// Connections that commit. While one waits for the disk at the end of its group, the other fills its own; a third
-/// makes the groups smaller, and each costs the server about as much as a dozen of the commands in it.
+/// Connections that commit. While one waits for the disk at the end of its group, the other fills its own; with a third
+/// the groups are smaller, and the server has more of them to commit.
 const WRITERS: usize = 2;
 /// Connections for questions and for writes that are rare.
 const READERS: usize = 3;

@@ -2,8 +2,8 @@
 //! not known, and results of work in hand.
 //!
 //! It is decided as if nothing had to be read, by what the server's clock should show, and the server checks both while
-//! it writes. Where it finds otherwise, nothing of that is written, and the group is run again with a look
-//! ([`super::group`]).
+//! it writes. A result whose row has moved on is not written; of the new events, none is if one of their truckers is
+//! known; and nothing is if the clock is another. Those commands are run again with a look ([`super::group`]).
 
 use std::collections::HashSet;
 
