@@ -35,8 +35,6 @@ pub(super) struct Bench<'a> {
     pub doubts: &'a Doubts,
     /// This process, in the rows that it holds.
     pub owner: i64,
-    /// This connection, in the counts.
-    pub shard: i16,
 }
 
 /// The answer to a command, before it is sent.
@@ -298,9 +296,9 @@ async fn commit(
     }
     let next_due = commands.iter().filter_map(Command::due).map(|due| next_due(bench, due));
     let writing = join3(
-        writes::updates(client, &statements.update, &plan.updates, &plan.from_states, bench.shard, None),
+        writes::updates(client, statements, &plan.updates, &plan.from_states, None),
         join(
-            writes::inserts(client, statements, &plan.inserts, &plan.causes, bench.shard, None),
+            writes::inserts(client, statements, &plan.inserts, &plan.causes),
             writes::events(client, statements, &plan.events, now),
         ),
         join(join_all(next_due), client.batch_execute(if any { "COMMIT" } else { "ROLLBACK" })),

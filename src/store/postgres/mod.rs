@@ -187,6 +187,9 @@ impl PostgresStore {
             .map(|tally| writer::unfinished(tally.state) * i64::try_from(tally.count).unwrap_or(i64::MAX))
             .sum();
         self.shared.unfinished.store(unfinished, Ordering::Relaxed);
+        if let Err(error) = alone!(self, |client| upkeep::sum_up(client)) {
+            tracing::warn!(%error, "what was counted could not be summed up, it is after the next count");
+        }
         Ok(tally)
     }
 

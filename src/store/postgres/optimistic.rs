@@ -34,10 +34,10 @@ pub(super) fn suits(commands: &[Command]) -> bool {
 
 /// Runs the commands as one transaction. Those without an outcome have changed nothing.
 pub(super) async fn run(bench: &Bench<'_>, commands: &[Command]) -> Result<Vec<Option<Outcome>>, Failed> {
-    let (client, statements, shard) = (bench.client, bench.statements, bench.shard);
+    let (client, statements) = (bench.client, bench.statements);
     let now = bench.clock.at_least();
     let plan = group::decide(bench, commands, Found::nothing(now));
-    let clock = Some(writes::ExpectedClock::about(now));
+    let clock = writes::ExpectedClock::about(now);
     // A statement alone is a transaction.
     let several = !plan.updates.is_empty() && !plan.inserts.is_empty();
     group::points(commands).for_each(|(before, _)| crash::pass(before));
@@ -46,8 +46,8 @@ pub(super) async fn run(bench: &Bench<'_>, commands: &[Command]) -> Result<Vec<O
     let writing = join3(
         only_if(several, client, "BEGIN"),
         join(
-            writes::updates(client, &statements.update, &plan.updates, &plan.from_states, shard, clock),
-            writes::inserts(client, statements, &plan.inserts, &plan.causes, shard, clock),
+            writes::updates(client, statements, &plan.updates, &plan.from_states, Some(clock)),
+            writes::inserts_unseen(client, statements, &plan.inserts, &plan.causes, clock),
         ),
         only_if(several, client, "COMMIT"),
     );

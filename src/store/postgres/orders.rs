@@ -8,7 +8,6 @@ use super::connect::unavailable;
 use super::reader::{IS_CAUSE, owner_of};
 use super::rows::{COLUMNS, Records, clock, invite_of, key_of, stored_pk};
 use super::statements::UPDATE;
-use super::upkeep::OWN_SHARD;
 use super::writes;
 use crate::crash::{self, Point};
 use crate::invite::{Input, Invite, Moment, Rules, State, TruckerKey, step};
@@ -42,7 +41,7 @@ impl Moves {
         }
         let statement = client.prepare_cached(UPDATE).await.map_err(wrap)?;
         let (records, from_states) = (&self.records, &self.from_states);
-        writes::updates(client, &statement, records, from_states, OWN_SHARD, None).await.map_err(wrap)
+        writes::update_held(client, &statement, records, from_states).await.map_err(wrap)
     }
 }
 

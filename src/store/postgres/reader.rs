@@ -116,14 +116,14 @@ pub(super) fn gate_of(reason: Option<&str>, until: Option<i64>, strikes: Option<
 
 /// Invites that are neither published nor dead.
 pub(super) async fn unfinished(client: &Client) -> Result<i64, Error> {
-    let query = "SELECT coalesce(sum(n), 0)::int8 FROM counts WHERE state NOT IN ('published', 'dead')";
+    let query = "SELECT coalesce(sum(n), 0)::int8 FROM tally WHERE state NOT IN ('published', 'dead')";
     let row = client.query_one(query, &[]).await;
     Ok(row.map_err(|error| unavailable(&error))?.get(0))
 }
 
 /// The counts are kept by the writers; what takes time is looking for the oldest.
 pub(super) async fn tally(client: &Client, oldest: &Oldest) -> Result<Vec<Tally>, Error> {
-    let counts = "SELECT account, state, sum(n)::int8 FROM counts GROUP BY account, state HAVING sum(n) > 0";
+    let counts = "SELECT account, state, n FROM tally WHERE n > 0";
     let counts = client.query(counts, &[]).await.map_err(|error| unavailable(&error))?;
     let tally = counts.iter().filter_map(|row| {
         let (account, state): (&str, &str) = (row.get(0), row.get(1));

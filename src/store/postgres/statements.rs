@@ -26,8 +26,10 @@ statements! {
     due_api: DUE_API,
     due_publish: DUE_PUBLISH,
     update: UPDATE,
+    update_one: UPDATE_ONE,
     insert: INSERT,
     insert_unseen: INSERT_UNSEEN,
+    insert_one_unseen: INSERT_ONE_UNSEEN,
     remember: REMEMBER,
     next_api: NEXT_API,
     next_publish: NEXT_PUBLISH,
@@ -35,7 +37,7 @@ statements! {
     put_aside: PUT_ASIDE,
 }
 
-/// The columns of a new invite, and their values from the parameters 1 to 21.
+/// The columns of a new invite: in the parameters 1 to 21.
 macro_rules! new_columns {
     () => {
         "account, pk, owner, generation, state, lane, due, attempts, tries, ever_unknown, not_found_since, \
@@ -44,18 +46,57 @@ macro_rules! new_columns {
     };
 }
 macro_rules! new_rows {
-    () => {
+    (many) => {
         "unnest($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::text[], $6::int2[], $7::int8[], $8::int8[], \
          $9::int8[], $10::bool[], $11::int8[], $12::text[], $13::text[], $14::int8[], $15::int8[], $16::int8[], \
          $17::text[], $18::text[], $19::text[], $20::text[], $21::text[])"
     };
+    (one) => {
+        "(SELECT $1::text AS account, $2::int8 AS pk, $3::int8, $4::int8, $5::text, $6::int2, $7::int8, $8::int8, \
+         $9::int8, $10::bool, $11::int8, $12::text, $13::text, $14::int8, $15::int8, $16::int8, \
+         $17::text, $18::text, $19::text, $20::text, $21::text)"
+    };
 }
-/// Adds the invites that `new` returned to the counts of the shard in parameter 22.
-macro_rules! counted {
-    () => {
-        "INSERT INTO counts AS c (account, state, shard, n) \
-         SELECT account, state, $22::int2, count(*) FROM new GROUP BY account, state ORDER BY account, state \
-         ON CONFLICT (account, state, shard) DO UPDATE SET n = c.n + excluded.n"
+/// Keys, in the parameters 1 and 2.
+macro_rules! keys {
+    (many) => {
+        "unnest($1::text[], $2::int8[])"
+    };
+    (one) => {
+        "(SELECT $1::text, $2::int8)"
+    };
+}
+/// Rows that are to be written, in the parameters 1 to 22.
+macro_rules! rows {
+    (many) => {
+        "unnest($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::text[], $7::int2[], $8::int8[], \
+         $9::int8[], $10::int8[], $11::bool[], $12::int8[], $13::text[], $14::text[], $15::int8[], $16::text[], \
+         $17::bytea[], $18::text[], $19::int8[], $20::int8[], $21::bytea[], $22::text[])"
+    };
+    (one) => {
+        "(SELECT $1::text, $2::int8, $3::int8, $4::int8, $5::int8, $6::text, $7::int2, $8::int8, \
+         $9::int8, $10::int8, $11::bool, $12::int8, $13::text, $14::text, $15::int8, $16::text, \
+         $17::bytea, $18::text, $19::int8, $20::int8, $21::bytea, $22::text)"
+    };
+}
+/// Notes that the invites `new` were made.
+macro_rules! new_noted {
+    (many) => {
+        "INSERT INTO moves (account, to_state, n) SELECT account, state, count(*) FROM new GROUP BY account, state"
+    };
+    (one) => {
+        "INSERT INTO moves (account, to_state, n) SELECT account, state, 1 FROM new"
+    };
+}
+/// Notes the ways of the invites `moved`.
+macro_rules! moves_noted {
+    (many) => {
+        "INSERT INTO moves (account, from_state, to_state, n) SELECT account, from_state, state, count(*) FROM moved \
+         WHERE from_state <> state GROUP BY account, from_state, state"
+    };
+    (one) => {
+        "INSERT INTO moves (account, from_state, to_state, n) SELECT account, from_state, state, 1 FROM moved \
+         WHERE from_state <> state"
     };
 }
 
@@ -75,37 +116,47 @@ pub(super) const INSERT: &str = concat!(
     "WITH new AS (INSERT INTO invites (",
     new_columns!(),
     ") SELECT * FROM ",
-    new_rows!(),
-    " ORDER BY 1, 2 ON CONFLICT (account, pk) DO NOTHING RETURNING account, pk, state), counted AS (",
-    counted!(),
+    new_rows!(many),
+    " ORDER BY 1, 2 ON CONFLICT (account, pk) DO NOTHING RETURNING account, pk, state), noted AS (",
+    new_noted!(many),
     ") SELECT account, pk FROM new"
 );
 
+macro_rules! insert_unseen {
+    ($n:tt) => {
+        concat!(
+            "WITH new AS (INSERT INTO invites (",
+            new_columns!(),
+            ") SELECT u.* FROM ",
+            new_rows!($n),
+            " AS u(account, pk) WHERE abs(",
+            statement_clock!(),
+            " - $22::int8) <= $23::int8 AND NOT EXISTS ( \
+               SELECT 1 FROM ",
+            keys!($n),
+            " AS k(account, pk) JOIN invites i ON i.account = k.account AND i.pk = k.pk \
+             ) AND NOT EXISTS ( \
+               SELECT 1 FROM ",
+            keys!($n),
+            " AS k(account, pk) JOIN retired r ON r.account = k.account AND r.pk = k.pk \
+             ) ORDER BY 1, 2 RETURNING account, pk, state, event_id, event_source, accepted_at), remembered AS ( \
+               INSERT INTO events (account, pk, id, source, accepted_at) \
+               SELECT account, pk, event_id, event_source, accepted_at FROM new ON CONFLICT DO NOTHING \
+             ), noted AS (",
+            new_noted!($n),
+            ") SELECT account, pk, (SELECT ",
+            clock!(),
+            ") FROM new"
+        )
+    };
+}
+
 /// New invites with their events, all or none, without a look beforehand: none if one of the truckers is known or was
-/// retired, or if the clock is not as expected ($23, and how far it may be off, $24). A replica that is quicker by a
+/// retired, or if the clock is not as expected ($22, and how far it may be off, $23). A replica that is quicker by a
 /// hair makes it fail.
-pub(super) const INSERT_UNSEEN: &str = concat!(
-    "WITH given AS MATERIALIZED (SELECT 1 WHERE abs(",
-    statement_clock!(),
-    " - $23::int8) <= $24::int8 AND NOT EXISTS ( \
-       SELECT 1 FROM unnest($1::text[], $2::int8[]) AS k(account, pk) \
-       JOIN invites i ON i.account = k.account AND i.pk = k.pk \
-     ) AND NOT EXISTS ( \
-       SELECT 1 FROM unnest($1::text[], $2::int8[]) AS k(account, pk) \
-       JOIN retired r ON r.account = k.account AND r.pk = k.pk \
-     )), new AS (INSERT INTO invites (",
-    new_columns!(),
-    ") SELECT u.* FROM given CROSS JOIN ",
-    new_rows!(),
-    " AS u ORDER BY 1, 2 RETURNING account, pk, state, event_id, event_source, accepted_at), remembered AS ( \
-       INSERT INTO events (account, pk, id, source, accepted_at) \
-       SELECT account, pk, event_id, event_source, accepted_at FROM new ON CONFLICT DO NOTHING \
-     ), counted AS (",
-    counted!(),
-    ") SELECT account, pk, (SELECT ",
-    clock!(),
-    ") FROM new"
-);
+pub(super) const INSERT_UNSEEN: &str = insert_unseen!(many);
+/// The same for a single one, at half the price: few events come in company.
+pub(super) const INSERT_ONE_UNSEEN: &str = insert_unseen!(one);
 
 /// Which of the events were news.
 pub(super) const REMEMBER: &str = "INSERT INTO events (account, pk, id, source, accepted_at) \
@@ -113,34 +164,37 @@ pub(super) const REMEMBER: &str = "INSERT INTO events (account, pk, id, source, 
      FROM unnest($1::text[], $2::int8[], $3::text[], $4::text[]) AS e(account, pk, id, source) \
      ON CONFLICT DO NOTHING RETURNING account, pk, id, source";
 
+macro_rules! update {
+    ($n:tt) => {
+        concat!(
+            "WITH moved AS ( \
+               UPDATE invites i SET fence = i.fence + 1, owner = u.owner, generation = u.generation, state = u.state, \
+                 lane = u.lane, due = u.due, attempts = u.attempts, tries = u.tries, ever_unknown = u.ever_unknown, \
+                 not_found_since = u.not_found_since, failure_class = u.failure_class, \
+                 failure_code = u.failure_code, begun_at = u.begun_at, code = u.code, fingerprint = u.fingerprint, \
+                 origin = u.origin, ready_at = u.ready_at, ended_at = u.ended_at, previous = u.previous \
+               FROM ",
+            rows!($n),
+            " AS u(account, pk, fence, owner, generation, state, lane, due, attempts, tries, ever_unknown, \
+                 not_found_since, failure_class, failure_code, begun_at, code, fingerprint, origin, ready_at, \
+                 ended_at, previous, from_state) \
+               WHERE i.account = u.account AND i.pk = u.pk AND i.fence = u.fence AND ($23::int8 IS NULL OR abs(",
+            statement_clock!(),
+            " - $23::int8) <= $24::int8) RETURNING i.account, i.pk, i.state, u.from_state \
+             ), noted AS (",
+            moves_noted!($n),
+            ") SELECT account, pk, (SELECT ",
+            clock!(),
+            ") FROM moved"
+        )
+    };
+}
+
 /// Writes rows that nobody else wrote since they were read; the others do not come back. None of them is written if
-/// the clock is not as expected ($24, and how far it may be off, $25), if anything is expected.
-pub(super) const UPDATE: &str = concat!(
-    "WITH moved AS ( \
-       UPDATE invites i SET fence = i.fence + 1, owner = u.owner, generation = u.generation, state = u.state, \
-         lane = u.lane, due = u.due, attempts = u.attempts, tries = u.tries, ever_unknown = u.ever_unknown, \
-         not_found_since = u.not_found_since, failure_class = u.failure_class, failure_code = u.failure_code, \
-         begun_at = u.begun_at, code = u.code, fingerprint = u.fingerprint, origin = u.origin, \
-         ready_at = u.ready_at, ended_at = u.ended_at, previous = u.previous \
-       FROM unnest($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::text[], $7::int2[], $8::int8[], \
-         $9::int8[], $10::int8[], $11::bool[], $12::int8[], $13::text[], $14::text[], $15::int8[], $16::text[], \
-         $17::bytea[], $18::text[], $19::int8[], $20::int8[], $21::bytea[], $22::text[]) \
-         AS u(account, pk, fence, owner, generation, state, lane, due, attempts, tries, ever_unknown, \
-         not_found_since, failure_class, failure_code, begun_at, code, fingerprint, origin, ready_at, ended_at, \
-         previous, from_state) \
-       WHERE i.account = u.account AND i.pk = u.pk AND i.fence = u.fence AND ($24::int8 IS NULL OR abs(",
-    statement_clock!(),
-    " - $24::int8) <= $25::int8) RETURNING i.account, i.pk, i.state, u.from_state \
-     ), counted AS ( \
-       INSERT INTO counts AS c (account, state, shard, n) \
-       SELECT account, state, $23::int2, sum(n)::int8 FROM ( \
-         SELECT account, state, 1 AS n FROM moved UNION ALL SELECT account, from_state, -1 FROM moved) AS m \
-       GROUP BY account, state HAVING sum(n) <> 0 ORDER BY account, state \
-       ON CONFLICT (account, state, shard) DO UPDATE SET n = c.n + excluded.n \
-     ) SELECT account, pk, (SELECT ",
-    clock!(),
-    ") FROM moved"
-);
+/// the clock is not as expected ($23, and how far it may be off, $24), if anything is expected.
+pub(super) const UPDATE: &str = update!(many);
+/// The same for a single row, at half the price: few results come in company.
+pub(super) const UPDATE_ONE: &str = update!(one);
 
 /// Rows that another transaction has in hand are left out, not waited for.
 pub(super) const DUE_API: &str = concat!(

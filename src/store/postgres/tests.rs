@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use futures_util::future::{join, join_all};
 
 use super::*;
-use crate::invite::{Cause, Effect, Sink, Sinks};
+use crate::invite::{Cause, Effect, Sink, Sinks, StateName};
 use crate::store::conformance::{self, Bench};
 use crate::store::{Admission, Shared as SharedStore};
 
@@ -196,7 +196,7 @@ async fn of_two_replicas_that_accept_the_same_event_one_makes_the_invite() {
         receipts.sort_by_key(|receipt| !matches!(receipt, Receipt::New(_)));
         assert!(matches!(receipts, [Receipt::New(_), Receipt::Duplicate(_)]), "{receipts:?}");
     }
-    let counted = "SELECT sum(n) FROM counts";
+    let counted = "SELECT sum(n) FROM tally";
     assert_eq!(bench.run(counted), "50");
 }
 
@@ -232,7 +232,7 @@ async fn new_events_and_results_are_each_committed_by_one_statement_without_a_lo
     let bench = bench();
     let store = bench.open().await;
     let work = start(&store, 1).await;
-    assert_eq!(last_writes(&bench), "WITH given");
+    assert_eq!(last_writes(&bench), "WITH new A");
     let result = Input::Called(conformance::issued(&store, "default/1", "K7Q2ZD"));
     store.advance(work.invite, result).await.unwrap();
     assert!(last_writes(&bench).contains("WITH moved"), "{}", last_writes(&bench));
@@ -316,7 +316,7 @@ async fn a_command_that_the_server_refuses_does_not_fail_its_neighbours() {
             Err(error) => assert!(pk == 7 && matches!(error, Error::Unavailable(_)), "{pk}: {error}"),
         }
     }
-    assert_eq!(bench.run("SELECT count(*), (SELECT sum(n) FROM counts) FROM invites"), "19|19");
+    assert_eq!(bench.run("SELECT count(*), (SELECT sum(n) FROM tally) FROM invites"), "19|19");
 }
 
 #[tokio::test]
@@ -365,6 +365,27 @@ async fn a_new_event_is_told_to_the_replicas_that_may_have_a_place_for_it() {
 }
 
 #[tokio::test]
+async fn what_the_writers_note_is_summed_up_once_however_many_replicas_do_it() {
+    let bench = bench();
+    let stores = [bench.open().await, bench.open().await, bench.open().await];
+    let working = (1..).zip(&stores).map(async |(nth, store)| {
+        for pk in (0..300).step_by(3) {
+            start(store, nth + pk).await;
+            store.tally().await.unwrap();
+        }
+    });
+    join_all(working).await;
+    let known = store_says(&stores[0]).await;
+    assert_eq!(known, [(StateName::Calling, 300)]);
+    assert_eq!(bench.run("SELECT count(*), (SELECT sum(n) FROM counts) FROM moves"), "0|300");
+    assert_eq!(store_says(&stores[1]).await, known);
+}
+
+async fn store_says(store: &SharedStore) -> Vec<(StateName, u64)> {
+    store.tally().await.unwrap().iter().map(|tally| (tally.state, tally.count)).collect()
+}
+
+#[tokio::test]
 async fn confirmed_and_unfinished_invites_are_counted_without_counting_rows() {
     let bench = bench();
     let store = bench.open().await;
@@ -374,6 +395,6 @@ async fn confirmed_and_unfinished_invites_are_counted_without_counting_rows() {
     assert_eq!(store.unfinished(), 2);
     // Another replica knows as much once it has counted, or opened.
     assert_eq!(bench.open().await.unfinished(), 2);
-    let plan = bench.run("EXPLAIN SELECT account, state, sum(n)::int8 FROM counts GROUP BY account, state");
+    let plan = bench.run("EXPLAIN SELECT account, state, n FROM tally");
     assert!(!plan.contains("invites"), "{plan}");
 }

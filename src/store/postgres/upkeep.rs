@@ -16,8 +16,8 @@ use crate::time::Timestamp;
 
 /// Rows that one portion of tidying looks at: bounds how long it holds its locks.
 const TIDY_PORTION: i64 = 500;
-/// Changes of the counts that are made here go to a shard that no connection of a writer has.
-pub(super) const OWN_SHARD: i16 = 65;
+/// Notes that are summed up at once: bounds how long that takes the server.
+const SUM_UP_PORTION: i64 = 5_000;
 
 type Outcome<T> = Result<T, tokio_postgres::Error>;
 
@@ -137,18 +137,40 @@ async fn retire(
              ), kept AS ( \
                INSERT INTO retired (account, pk, generation) SELECT account, pk, generation FROM gone \
                ON CONFLICT (account, pk) DO UPDATE SET generation = excluded.generation \
-             ), counted AS ( \
-               INSERT INTO counts AS c (account, state, shard, n) \
-               SELECT account, 'published', $3::int2, -count(*) FROM gone GROUP BY account ORDER BY account \
-               ON CONFLICT (account, state, shard) DO UPDATE SET n = c.n + excluded.n \
+             ), noted AS ( \
+               INSERT INTO moves (account, from_state, n) \
+               SELECT account, 'published', count(*) FROM gone GROUP BY account \
              ) SELECT count(*) FROM gone";
-        let gone = transaction.query_one(remove, &[&locked, &before, &OWN_SHARD]).await?;
+        let gone = transaction.query_one(remove, &[&locked, &before]).await?;
         removed = usize::try_from(gone.get::<_, i64>(0)).unwrap_or_default();
     }
     let unread = i64::try_from(portion.len()).is_ok_and(|rows| rows == TIDY_PORTION);
     let last = portion.last().map(|row| (row.get(0), row.get(1))).filter(|_| unread);
     let next = last.unwrap_or_default();
     Ok((removed, unread, next))
+}
+
+/// Sums up what the writers have noted, a portion at a time. What another replica sums up is left to it.
+pub(super) async fn sum_up(client: &Client) -> Result<(), Error> {
+    let sql = "WITH held AS ( \
+           SELECT ctid FROM moves LIMIT $1 FOR UPDATE SKIP LOCKED \
+         ), noted AS ( \
+           DELETE FROM moves m USING held WHERE m.ctid = held.ctid \
+           RETURNING m.account, m.from_state, m.to_state, m.n \
+         ), summed AS ( \
+           INSERT INTO counts AS c (account, state, n) \
+           SELECT account, state, sum(n)::int8 FROM ( \
+             SELECT account, from_state AS state, -n AS n FROM noted WHERE from_state IS NOT NULL \
+             UNION ALL SELECT account, to_state, n FROM noted WHERE to_state IS NOT NULL) AS m \
+           GROUP BY account, state HAVING sum(n) <> 0 ORDER BY account, state \
+           ON CONFLICT (account, state) DO UPDATE SET n = c.n + excluded.n \
+         ) SELECT count(*) FROM noted";
+    loop {
+        let row = client.query_one(sql, &[&SUM_UP_PORTION]).await.map_err(|error| unavailable(&error))?;
+        if row.get::<_, i64>(0) < SUM_UP_PORTION {
+            return Ok(());
+        }
+    }
 }
 
 /// Says that `owner` is at work; returns how many are. Forgets those that are silent.

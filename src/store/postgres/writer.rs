@@ -32,10 +32,6 @@ const GROUP_MAX: usize = 256;
 const PLANS_LAST: usize = 4096;
 /// Outcomes in doubt that are remembered: those of an outage, until their workers have asked again.
 const DOUBTS_MAX: usize = 10_000;
-/// Advisory locks `(SHARDS, n)` tell the connections that write apart.
-const SHARDS: i32 = 0x6972_7701;
-/// The shard of whoever finds all others taken; slower, and as right.
-const SHARD_FOR_ALL: i16 = 64;
 
 /// What writers do.
 pub(super) enum Command {
@@ -136,7 +132,6 @@ pub(super) struct Shared {
 pub(super) struct Line {
     pub client: ClientWrapper,
     statements: Statements,
-    shard: i16,
     /// What has been served with the plans as they are.
     n_served: usize,
 }
@@ -241,7 +236,7 @@ async fn attempt<T>(
     if line.as_ref().is_none_or(|line| line.client.is_closed()) {
         *line = Some(open(shared).await.map_err(Failed::Lost)?);
     }
-    let Some(Line { client, statements, shard, .. }) = &line else {
+    let Some(Line { client, statements, .. }) = &line else {
         return Err(Failed::Lost(Error::Unavailable("no connection".to_owned())));
     };
     let bench = Bench {
@@ -251,7 +246,6 @@ async fn attempt<T>(
         clock: &shared.clock,
         doubts: &shared.doubts,
         owner: shared.owner,
-        shard: *shard,
     };
     let result = work(&bench).await;
     if matches!(result, Err(Failed::Lost(_) | Failed::Doubtful(..))) {
@@ -311,10 +305,7 @@ pub(super) async fn open(shared: &Shared) -> Result<Line, Error> {
     let wrap = |error: tokio_postgres::Error| unavailable(&error);
     client.batch_execute(PLANS).await.map_err(wrap)?;
     let prepared = Statements::prepare(&client).await.map_err(wrap)?;
-    let query = "SELECT n::int2 FROM generate_series(0, 63) AS n WHERE pg_try_advisory_lock($1, n) LIMIT 1";
-    let free = client.query_opt(query, &[&SHARDS]).await.map_err(wrap)?;
-    let own = free.map_or(SHARD_FOR_ALL, |row| row.get(0));
-    Ok(Line { client, statements: prepared, shard: own, n_served: 0 })
+    Ok(Line { client, statements: prepared, n_served: 0 })
 }
 
 /// For the duration of a commit; no decision depends on it.

@@ -62,15 +62,31 @@ CREATE TABLE retired (
     PRIMARY KEY (account, pk)
 );
 
--- How many invites are in which state, kept in the transactions that move them: nobody counts a million rows. Each
--- connection that writes has a shard of its own, so that none waits for another; the sum over the shards counts.
+-- How many invites are in which state: nobody counts a million rows. Whoever moves invites notes it in the same
+-- transaction. Notes are only ever added, so that no writer waits for another; now and then they are summed up.
+CREATE TABLE moves (
+    account    text NOT NULL,
+    from_state text,                              -- empty for new invites
+    to_state   text,                              -- empty for removed ones
+    n          int8 NOT NULL
+) WITH (
+    -- Short-lived rows: their pages are used again, and nobody is locked out to give them back.
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, vacuum_truncate = off
+);
+
 CREATE TABLE counts (
     account text NOT NULL,
     state   text NOT NULL,
-    shard   int2 NOT NULL,
     n       int8 NOT NULL,
-    PRIMARY KEY (account, state, shard)
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+    PRIMARY KEY (account, state)
+);
+
+CREATE VIEW tally AS
+    SELECT account, state, sum(n)::int8 AS n FROM (
+        SELECT account, state, n FROM counts
+        UNION ALL SELECT account, from_state, -n FROM moves WHERE from_state IS NOT NULL
+        UNION ALL SELECT account, to_state, n FROM moves WHERE to_state IS NOT NULL
+    ) AS noted GROUP BY account, state;
 
 CREATE TABLE gates (
     account text PRIMARY KEY,
