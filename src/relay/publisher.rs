@@ -117,6 +117,11 @@ impl Relay {
         taken.next_due.map_or(LONGEST_NAP, |due| due.since(self.store.now()).min(LONGEST_NAP))
     }
 
+    /// A place to announce at once, if one is free.
+    pub(super) fn place_to_announce(&self) -> Option<Place> {
+        Arc::clone(&self.announcing).try_acquire_owned().ok()
+    }
+
     /// Waits for places to announce, first come, first served.
     pub(super) async fn places_to_announce(&self, n: u32) -> Place {
         let places = Arc::clone(&self.announcing).acquire_many_owned(n).await;

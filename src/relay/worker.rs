@@ -22,19 +22,23 @@ impl Relay {
     /// Carries out what the committed state asks for, and everything that follows at once.
     ///
     /// `place` is the leave to use the API; it is given back when the API is not needed any more and there is a place to
-    /// announce what it has answered.
+    /// announce what it has answered: as a rule, as soon as it has answered with a code.
     pub(super) async fn carry_out(
         self: Arc<Self>,
         mut work: Work,
-        place: Option<(Arc<Account>, Place)>,
+        mut place: Option<(Arc<Account>, Place)>,
         begun: Begun,
     ) {
         let attempt = trace::attempt(&work.invite, begun, &self.attempts);
+        let mut to_announce = None;
         while let Some(effect) = work.effect {
             let operation = match effect {
                 Effect::Announce(_) => {
                     // Only with a place to announce: codes must not come in faster than the sinks take them.
-                    let to_announce = self.places_to_announce(1).await;
+                    let to_announce = match to_announce {
+                        Some(place) => place,
+                        None => self.places_to_announce(1).await,
+                    };
                     drop(place);
                     self.announce(work, to_announce, &attempt).await;
                     return;
@@ -65,6 +69,11 @@ impl Relay {
                 // A call follows, which is a second request of the account's pace. The wait comes before the call is
                 // committed, because then its lease runs.
                 account.limiter.acquire().await;
+            }
+            if let Input::Called(Answer::Code(_)) = input {
+                // Only the announcement follows: the place at the API need not wait for the commit.
+                to_announce = self.place_to_announce();
+                place = place.filter(|_| to_announce.is_none());
             }
             let Some(next) = self.record(work.invite, input, &attempt).await else { return };
             work = next;
