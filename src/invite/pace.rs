@@ -22,6 +22,8 @@ const SLICE: Duration = Duration::from_millis(50);
 const MARGIN: f64 = 0.98;
 /// What a refusal takes off a pace that the API could follow a moment ago.
 const STEP: f64 = 0.99;
+/// Within this time after a refusal come the answers that it has overtaken. What is sent after it is taken later.
+const OVERTAKEN: Duration = Duration::from_millis(500);
 /// So many refusals after the same number of requests are a limit.
 const PATTERN: usize = 4;
 /// Fewer requests than this are equal by chance.
@@ -65,6 +67,8 @@ struct Learned {
     rate: f64,
     at: Duration,
     stay: Duration,
+    /// What it may become by answers that the refusal has overtaken.
+    most: f64,
 }
 
 impl Pace {
@@ -89,6 +93,7 @@ impl Pace {
     pub fn share(&mut self, ceiling: f64) {
         if let Some(learned) = &mut self.learned {
             learned.rate *= ceiling / self.ceiling;
+            learned.most *= ceiling / self.ceiling;
         }
         self.ceiling = ceiling;
     }
@@ -102,6 +107,12 @@ impl Pace {
     /// The API took a request.
     pub fn accepted(&mut self, now: Duration) {
         self.taken.count(now);
+        if let Some(learned) = &mut self.learned
+            && now.saturating_sub(learned.at) < OVERTAKEN
+        {
+            let shown = self.taken.best_second(now) * MARGIN;
+            learned.rate = learned.rate.max(shown.min(learned.most));
+        }
     }
 
     /// The API refused a request because of its limit. What was under way at the same time is refused as well and tells
@@ -115,13 +126,15 @@ impl Pace {
         }
         let current = self.rate(now);
         let taken = self.taken.best_second(now);
-        let found = match self.learned {
+        let (found, most) = match self.learned {
             // With next to nothing taken, somebody else uses the limit: what is left for us has to be felt out.
-            _ if taken < 2.0 => current / 2.0,
+            _ if taken < 2.0 => (current / 2.0, current),
             // It climbed from a pace that was good for a long time and that the count still confirms: back to it.
-            Some(before) if now > before.at + before.stay && taken >= before.rate * 0.7 => before.rate,
-            Some(before) if taken * MARGIN >= before.rate * STEP => before.rate * STEP,
-            Some(_) | None => taken * MARGIN,
+            Some(before) if now > before.at + before.stay && taken >= before.rate * 0.7 => {
+                (before.rate, before.rate)
+            }
+            Some(before) if taken * MARGIN >= before.rate * STEP => (before.rate * STEP, before.rate * STEP),
+            Some(_) | None => (taken * MARGIN, current),
         };
         let rate = found.min(current).clamp(SLOWEST.min(self.ceiling), self.ceiling);
         let same = self.learned.is_some_and(|before| (before.rate - rate).abs() <= before.rate * 0.2);
@@ -129,7 +142,7 @@ impl Pace {
             Some(before) if same => (before.stay * 2).min(STAY_MAX),
             Some(_) | None => STAY_MIN,
         };
-        self.learned = Some(Learned { rate, at: now, stay });
+        self.learned = Some(Learned { rate, at: now, stay, most: most.max(rate).min(self.ceiling) });
     }
 
     /// Whether the last refusals came after the same number of requests each time.
@@ -276,6 +289,20 @@ mod tests {
         (0..10).for_each(|_| pace.accepted(now));
         (0..8).for_each(|_| pace.throttled(now, Refusal::Plain));
         assert!((pace.rate(now) - 9.8).abs() < 0.001, "{}", pace.rate(now));
+    }
+
+    #[test]
+    fn answers_that_a_refusal_has_overtaken_still_count() {
+        let at = |millis| Duration::from_secs(5) + Duration::from_millis(millis);
+        let mut pace = Pace::new(50.0);
+        (0..5).for_each(|_| pace.accepted(at(0)));
+        pace.throttled(at(1), Refusal::Plain);
+        assert!((pace.rate(at(1)) - 4.9).abs() < 0.001, "{}", pace.rate(at(1)));
+        (0..5).for_each(|_| pace.accepted(at(30)));
+        assert!((pace.rate(at(30)) - 9.8).abs() < 0.001, "{}", pace.rate(at(30)));
+        // These were sent later, at the pace that was learned.
+        (0..5).for_each(|_| pace.accepted(at(600)));
+        assert!((pace.rate(at(600)) - 9.8).abs() < 0.001, "{}", pace.rate(at(600)));
     }
 
     #[test]
