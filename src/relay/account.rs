@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 
-use super::limiter::Limiter;
+use super::limiter::{Limiter, Slot};
 use crate::dashdoc::client::{Client, Exchange};
 use crate::invite::{
     AccountName, Answer, Circuit, Effect, FailureClass, Gate, GateReason, GateRules, Passage, Refusal,
@@ -52,7 +52,21 @@ pub struct Account {
 
 /// Leave to make one request, or a probe that excludes all others. Dropping it frees the place.
 #[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    slot: Option<Slot>,
+}
+
+impl Place {
+    const fn new(permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: permit, slot: None }
+    }
+
+    /// The same place, with the time when its request may leave.
+    pub fn at(self, slot: Slot) -> Self {
+        Self { slot: Some(slot), ..self }
+    }
+}
 
 impl Account {
     /// An account with the gate that the store kept.
@@ -108,22 +122,35 @@ impl Account {
         if self.backlog.load(Ordering::Relaxed) || self.passage() != Passage::Free {
             return None;
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        (self.limiter.take(1) == 1).then_some(Place(place))
+        let place = Place::new(Arc::clone(&self.places).try_acquire_owned().ok()?);
+        self.limiter.take(1).pop().map(|slot| place.at(slot))
     }
 
     /// Gives back a reservation that was not needed.
     pub fn cancel(&self, place: Place) {
-        self.limiter.give_back(1);
-        drop(place);
+        self.limiter.give_back(place.slot);
+    }
+
+    /// Waits until the request may leave. To be called right before it does.
+    pub async fn depart(&self, place: &mut Place) {
+        let slot = match place.slot.take() {
+            Some(slot) => slot,
+            None => self.limiter.acquire().await,
+        };
+        self.limiter.depart(slot).await;
+    }
+
+    /// Waits until a second request may leave from the same place.
+    pub async fn stay(&self, place: &mut Place) {
+        place.slot = Some(self.limiter.acquire().await);
     }
 
     /// Waits for a place, then takes the others that are free.
     pub async fn places(&self) -> Vec<Place> {
         let first = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
-        let mut places = vec![Place(first)];
+        let mut places = vec![Place::new(first)];
         while let Ok(more) = Arc::clone(&self.places).try_acquire_owned() {
-            places.push(Place(more));
+            places.push(Place::new(more));
         }
         places
     }
@@ -131,7 +158,7 @@ impl Account {
     /// Waits until nothing is in flight, and keeps it so: a probe goes alone.
     pub async fn alone(&self) -> Place {
         let all = Arc::clone(&self.places).acquire_many_owned(self.limits.max_in_flight).await;
-        Place(all.expect("the semaphore is never closed"))
+        Place::new(all.expect("the semaphore is never closed"))
     }
 
     /// Tells intake whether older work waits in the store.

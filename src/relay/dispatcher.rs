@@ -39,25 +39,26 @@ impl Relay {
 
     /// Takes up as much due work as there are places and the pace allows. Returns when to look again.
     async fn take_up(self: &Arc<Self>, account: &Arc<Account>, mut places: Vec<Place>) -> Option<Timestamp> {
-        let paced = account.limiter.take(places.len());
-        places.truncate(paced);
-        if paced == 0 {
+        let mut slots = account.limiter.take(places.len());
+        let limit = slots.len();
+        places.truncate(limit);
+        if limit == 0 {
             return Some(Timestamp::EPOCH);
         }
-        let taken = match self.store.take(Due::Api { account: account.name.clone(), limit: paced }).await {
+        let taken = match self.store.take(Due::Api { account: account.name.clone(), limit }).await {
             Ok(taken) => taken,
             Err(error) => {
                 warn!(account = %account.name, %error, "due work could not be taken up");
                 self.metrics.store_errors.inc();
-                account.limiter.give_back(paced);
+                account.limiter.give_back(slots);
                 return Some(self.store.now().after(STORE_PAUSE));
             }
         };
-        account.limiter.give_back(paced - taken.work.len());
-        let all_taken = taken.work.len() < paced;
-        for (work, place) in taken.work.into_iter().zip(places) {
+        account.limiter.give_back(slots.split_off(taken.work.len()));
+        let all_taken = taken.work.len() < limit;
+        for (work, (place, slot)) in taken.work.into_iter().zip(places.into_iter().zip(slots)) {
             self.metrics.taken_up(&work.invite);
-            let place = Some((Arc::clone(account), place));
+            let place = Some((Arc::clone(account), place.at(slot)));
             self.life.spawn_work(Arc::clone(self).carry_out(work, place, Begun::FromTheStore));
         }
         // While older work waits in the store, new work queues up behind it.

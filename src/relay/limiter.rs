@@ -1,9 +1,12 @@
 //! The limiter of an account: requests leave evenly, never in bursts that the API would refuse.
 //!
-//! This is the generic cell rate algorithm (ITU-T I.371): one number, the time at which the next request may
-//! leave. Even pacing uses a limit of N per second in full without ever exceeding it in any one second. How far apart
-//! requests leave is the [`Pace`]'s to say, which learns from what the API refuses.
+//! Every request gets a [`Slot`], its time to leave. Slots follow the generic cell rate algorithm (ITU-T I.371), with
+//! one rule more: of the API's limit of N per second, the Nth request before must have left a second ago. The rule looks
+//! at when that one really left, because between getting a slot and leaving lies a commit. So slots are given out
+//! a little ahead, the commit is done meanwhile, and a limit is used in full without ever being exceeded in any one second.
+//! How far apart slots are is the [`Pace`]'s to say, which learns from what the API refuses.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +16,11 @@ use crate::invite::{Pace, Refusal};
 
 /// Timers are no finer than this, so at high rates requests of this much time may leave together.
 const GRAIN: Duration = Duration::from_millis(5);
+/// How early a slot is given out: time for the commit that comes before the request.
+const AHEAD: Duration = Duration::from_millis(50);
+/// The window of the API's limit, requests *per second*, and some time for what delays one request on its way more
+/// than another.
+const WINDOW: Duration = Duration::from_millis(1005);
 
 /// A limiter. Shared by all workers of an account.
 #[derive(Debug)]
@@ -27,51 +35,91 @@ struct State {
     pace: Pace,
     /// When the next request may leave, if the past was used in full.
     next: Instant,
+    departures: Departures,
+}
+
+/// A request's time to leave.
+#[derive(Debug)]
+#[must_use]
+pub struct Slot {
+    at: Instant,
+    /// Whether it is among the departures; none is at rates beyond the timers' grain.
+    counted: bool,
 }
 
 impl Limiter {
     /// A limiter of at most `per_second` requests; must be above zero (checked by the configuration).
     pub fn new(per_second: f64) -> Self {
         let now = now();
-        Self { begun: now, state: Mutex::new(State { pace: Pace::new(per_second), next: now }) }
+        let state = State { pace: Pace::new(per_second), next: now, departures: Departures::default() };
+        Self { begun: now, state: Mutex::new(state) }
     }
 
-    /// Takes up to `wanted` requests that may leave now; fewer, or none, if there are not as many.
-    pub fn take(&self, wanted: usize) -> usize {
+    /// Takes up to `wanted` slots; fewer, or none, if there are not as many now or in a moment.
+    pub fn take(&self, wanted: usize) -> Vec<Slot> {
         let now = now();
         let mut state = self.state();
-        let interval = self.interval(&state, now);
+        let rate = state.pace.rate(self.elapsed(now));
+        let spacing = Spacing::of(rate);
         // Unused time is lost, except for one grain: pauses must not add up to a burst.
-        let grain = if interval < GRAIN { GRAIN } else { Duration::ZERO };
-        let earliest = now.checked_sub(grain).unwrap_or(now);
+        let earliest = now.checked_sub(spacing.grain).unwrap_or(now);
         state.next = state.next.max(earliest);
-        let mut taken = 0;
-        while taken < wanted && state.next <= now {
-            state.next += interval;
-            taken += 1;
+        let mut slots = Vec::new();
+        while slots.len() < wanted {
+            let at = state.next_slot(&spacing);
+            if at > now + spacing.ahead {
+                break;
+            }
+            state.next = (state.next + spacing.interval).max(at + spacing.interval - spacing.catch_up);
+            let counted = spacing.window.is_some();
+            if counted {
+                state.departures.add(at);
+            }
+            slots.push(Slot { at, counted });
         }
-        taken
+        slots
     }
 
-    /// Gives back requests that were taken and not used.
-    pub fn give_back(&self, unused: usize) {
-        let unused = u32::try_from(unused).unwrap_or(u32::MAX);
+    /// Gives back slots that were not used. One that others were given out after is lost.
+    pub fn give_back(&self, unused: impl IntoIterator<Item = Slot, IntoIter: DoubleEndedIterator>) {
         let mut state = self.state();
-        let interval = self.interval(&state, now());
-        state.next = state.next.checked_sub(interval.saturating_mul(unused)).unwrap_or(state.next);
+        let interval = Spacing::of(state.pace.rate(self.elapsed(now()))).interval;
+        for slot in unused.into_iter().rev() {
+            if !slot.counted || state.departures.remove(slot.at) {
+                state.next = state.next.checked_sub(interval).unwrap_or(state.next);
+            }
+        }
     }
 
-    /// Waits until a request may leave, and takes it.
-    pub async fn acquire(&self) {
-        while self.take(1) == 0 {
+    /// Waits until there is a slot, and takes it.
+    pub async fn acquire(&self) -> Slot {
+        loop {
+            if let Some(slot) = self.take(1).pop() {
+                return slot;
+            }
             self.wait().await;
         }
     }
 
-    /// Waits until a request may leave, without taking it: somebody else may be quicker.
+    /// Waits until there is a slot, without taking it: somebody else may be quicker.
     pub async fn wait(&self) {
-        let next = self.state().next;
-        tokio::time::sleep_until(next).await;
+        let at = {
+            let state = self.state();
+            let spacing = Spacing::of(state.pace.rate(self.elapsed(now())));
+            let at = state.next_slot(&spacing);
+            at.checked_sub(spacing.ahead).unwrap_or(at)
+        };
+        tokio::time::sleep_until(at).await;
+    }
+
+    /// Waits until it is the slot's time. To be called right before the request leaves.
+    pub async fn depart(&self, slot: Slot) {
+        if slot.counted {
+            tokio::time::sleep_until(slot.at).await;
+            let mut state = self.state();
+            state.departures.remove(slot.at);
+            state.departures.add(now());
+        }
     }
 
     /// The API took a request.
@@ -99,16 +147,81 @@ impl Limiter {
         self.state().pace.rate(self.elapsed(now()))
     }
 
-    fn interval(&self, state: &State, now: Instant) -> Duration {
-        Duration::from_secs_f64(1.0 / state.pace.rate(self.elapsed(now)))
-    }
-
     fn elapsed(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.begun)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next_slot(&self, spacing: &Spacing) -> Instant {
+        let window = spacing.window.and_then(|n| self.departures.back(n));
+        window.map_or(self.next, |left| self.next.max(left + WINDOW))
+    }
+}
+
+/// How far apart slots are at a rate.
+struct Spacing {
+    interval: Duration,
+    grain: Duration,
+    ahead: Duration,
+    /// How much closer together two slots may be to make up for one that had to wait.
+    catch_up: Duration,
+    /// So many requests may leave in a second; nobody counts at rates beyond the timers' grain.
+    window: Option<usize>,
+}
+
+impl Spacing {
+    fn of(rate: f64) -> Self {
+        let interval = Duration::from_secs_f64(1.0 / rate);
+        if interval < GRAIN {
+            let zero = Duration::ZERO;
+            return Self { interval, grain: GRAIN, ahead: zero, catch_up: zero, window: None };
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most one per grain")]
+        let window = rate.ceil() as usize;
+        Self {
+            interval,
+            grain: Duration::ZERO,
+            ahead: AHEAD.min(interval / 2),
+            catch_up: interval / 2,
+            window: Some(window),
+        }
+    }
+}
+
+/// When the last requests left, or will; in the order of time.
+#[derive(Debug, Default)]
+struct Departures(VecDeque<Instant>);
+
+impl Departures {
+    /// As many as leave in a second at the highest rate that is counted.
+    const KEPT: usize = 1000 / GRAIN.as_millis() as usize;
+
+    fn add(&mut self, at: Instant) {
+        let earlier = self.0.partition_point(|time| *time <= at);
+        self.0.insert(earlier, at);
+        if self.0.len() > Self::KEPT {
+            self.0.pop_front();
+        }
+    }
+
+    /// Forgets one; whether it was the last.
+    fn remove(&mut self, at: Instant) -> bool {
+        let earlier = self.0.partition_point(|time| *time < at);
+        let found = self.0.get(earlier) == Some(&at);
+        if found {
+            self.0.remove(earlier);
+        }
+        found && earlier == self.0.len()
+    }
+
+    /// The nth from the end.
+    fn back(&self, n: usize) -> Option<Instant> {
+        self.0.len().checked_sub(n).and_then(|index| self.0.get(index)).copied()
     }
 }
 
@@ -120,53 +233,106 @@ fn now() -> Instant {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn leave(limiter: &Limiter) -> Instant {
+        let slot = limiter.acquire().await;
+        limiter.depart(slot).await;
+        now()
+    }
+
+    fn most_in_a_second(left: &[Instant]) -> usize {
+        let in_second_from =
+            |from: &Instant| left.iter().filter(|at| *at >= from && **at - *from < SECOND).count();
+        left.iter().map(in_second_from).max().unwrap_or(0)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn requests_leave_evenly_and_the_limit_is_used_in_full() {
         let limiter = Limiter::new(10.0);
         let start = now();
         for _ in 0..101 {
-            limiter.acquire().await;
+            leave(&limiter).await;
         }
         let took = start.elapsed();
-        assert!((Duration::from_secs(10)..Duration::from_millis(10_150)).contains(&took), "{took:?}");
+        assert!((Duration::from_secs(10)..Duration::from_millis(10_100)).contains(&took), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_does_not_add_up_to_a_burst() {
         let limiter = Limiter::new(10.0);
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(limiter.take(100), 1);
+        assert_eq!(limiter.take(100).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_second_holds_more_than_the_limit() {
-        for (rate, limit) in [(1_u32, 1_usize), (5, 5), (10, 10), (250, 250)] {
-            let limiter = Limiter::new(f64::from(rate));
+        for (rate, limit) in [(0.3, 1), (1.0, 1), (5.0, 5), (9.5, 10), (10.0, 10), (190.0, 190), (250.0, 252)]
+        {
+            let limiter = Limiter::new(rate);
             let mut left = Vec::new();
             for _ in 0..(limit * 5) {
-                limiter.acquire().await;
-                left.push(now());
+                left.push(leave(&limiter).await);
             }
-            let most = left
-                .iter()
-                .map(|from| {
-                    left.iter().filter(|at| *at >= from && **at - *from < Duration::from_secs(1)).count()
-                })
-                .max();
-            // One grain may fall into a second from the one before.
-            let in_a_grain = (GRAIN * rate).as_millis().div_ceil(1000);
-            let allowed = limit + usize::try_from(in_a_grain).unwrap();
-            assert!(most <= Some(allowed), "{most:?} at {rate}/s");
+            // Beyond the timers' grain, one grain may fall into a second from the one before.
+            assert!(most_in_a_second(&left) <= limit, "{} at {rate}/s", most_in_a_second(&left));
         }
+    }
+
+    /// The departures of eight workers whose commits take as long as `commits` says, in turns, for `seconds` at a limit
+    /// of 10 per second.
+    async fn with_commits(commits: &[u64], seconds: u64) -> Vec<Instant> {
+        let limiter = Limiter::new(10.0);
+        let start = now();
+        let left = Mutex::new(Vec::new());
+        let turns = Mutex::new(commits.iter().cycle());
+        let worker = async || {
+            loop {
+                let slot = limiter.acquire().await;
+                if start.elapsed() > Duration::from_secs(seconds) {
+                    break;
+                }
+                let commit = *turns.lock().unwrap().next().unwrap();
+                tokio::time::sleep(Duration::from_millis(commit)).await;
+                limiter.depart(slot).await;
+                left.lock().unwrap().push(now());
+            }
+        };
+        futures_util::future::join_all((0..8).map(|_| worker())).await;
+        left.into_inner().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_commit_before_a_request_costs_nothing_of_the_limit() {
+        let left = with_commits(&[2, 30, 0, 45, 7, 12, 3], 60).await;
+        assert_eq!(most_in_a_second(&left), 10);
+        assert!(left.len() >= 594, "{} of 600", left.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_leaves_late_makes_no_second_hold_more_than_the_limit() {
+        let left = with_commits(&[2, 170, 0, 3, 90, 1, 400, 10, 60, 0, 5], 60).await;
+        assert!(most_in_a_second(&left) <= 10, "{}", most_in_a_second(&left));
+        assert!(left.len() >= 550, "{} of 600", left.len());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_given_back_can_be_taken_again() {
         let limiter = Limiter::new(10.0);
-        assert_eq!(limiter.take(1), 1);
-        assert_eq!(limiter.take(1), 0);
-        limiter.give_back(1);
-        assert_eq!(limiter.take(1), 1);
+        let slots = limiter.take(5);
+        assert_eq!(slots.len(), 1);
+        assert_eq!(limiter.take(1).len(), 0);
+        limiter.give_back(slots);
+        assert_eq!(limiter.take(1).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_is_no_credit_for_a_burst() {
+        let limiter = Limiter::new(10.0);
+        for _ in 0..1000 {
+            limiter.give_back(limiter.take(1));
+        }
+        assert_eq!(limiter.take(100).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -174,7 +340,7 @@ mod tests {
         let limiter = Limiter::new(2000.0);
         let start = now();
         for _ in 0..4000 {
-            limiter.acquire().await;
+            leave(&limiter).await;
         }
         assert!(start.elapsed() <= Duration::from_millis(2010), "{:?}", start.elapsed());
     }
@@ -183,25 +349,18 @@ mod tests {
     async fn many_who_wait_share_one_pace() {
         let limiter = Limiter::new(10.0);
         let start = now();
-        let waiting = (0..21).map(|_| limiter.acquire());
+        let waiting = (0..21).map(|_| leave(&limiter));
         futures_util::future::join_all(waiting).await;
         assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
         assert!(start.elapsed() < Duration::from_millis(2200), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_given_back_is_no_credit_for_a_burst() {
-        let limiter = Limiter::new(10.0);
-        limiter.give_back(1000);
-        assert_eq!(limiter.take(100), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn waiting_takes_nothing() {
         let limiter = Limiter::new(10.0);
-        assert_eq!(limiter.take(1), 1);
+        assert_eq!(limiter.take(1).len(), 1);
         limiter.wait().await;
         limiter.wait().await;
-        assert_eq!(limiter.take(5), 1);
+        assert_eq!(limiter.take(5).len(), 1);
     }
 }

@@ -46,11 +46,12 @@ impl Relay {
                 Effect::Call => Operation::Generate,
                 Effect::Read => Operation::Read,
             };
-            let Some((account, _)) = &place else {
+            let Some((account, place_at_api)) = &mut place else {
                 // Work for the API is only ever taken with a place; its lease hands it to the dispatcher.
                 debug_assert!(false, "an effect on the API without a place");
                 return;
             };
+            account.depart(place_at_api).await;
             if let State::Calling { lease_until } = work.invite.state
                 && self.store.now().after(account.client.timeout()) > lease_until
             {
@@ -68,7 +69,7 @@ impl Relay {
             if matches!((&work.invite.state, &input), (State::Received { .. }, Input::Read(Answer::NoCode))) {
                 // A call follows, which is a second request of the account's pace. The wait comes before the call is
                 // committed, because then its lease runs.
-                account.limiter.acquire().await;
+                account.stay(place_at_api).await;
             }
             if let Input::Called(Answer::Code(_)) = input {
                 // Only the announcement follows: the place at the API need not wait for the commit.
