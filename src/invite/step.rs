@@ -205,10 +205,11 @@ impl Machine<'_> {
     /// Policy `reuse`: a code that is there is taken, and only a trucker without one is called for.
     fn read_before_call(&self, mut invite: Invite, answer: Answer) -> Step {
         match answer {
-            // The code that a person asked to replace.
-            Answer::Code(issued) if is_previous(&invite, &issued) => self.call(invite),
-            Answer::Code(issued) => self.ready(invite, issued, Origin::Reused),
-            Answer::NoCode => self.call(invite),
+            Answer::Code(issued) if !is_previous(&invite, &issued) => {
+                self.ready(invite, issued, Origin::Reused)
+            }
+            // Of a code, the one that a person asked to replace.
+            Answer::Code(_) | Answer::NoCode => self.call(invite),
             Answer::Failed { failure, retry_after, outage } => match failure.class {
                 FailureClass::Transient | FailureClass::Unknown if outage => {
                     self.parked(invite, failure, retry_after)
@@ -528,6 +529,19 @@ impl Machine<'_> {
             let delay = self.moment.now.since(due.max(invite.begun_at));
             invite.begun_at = invite.begun_at.after(delay);
         }
+    }
+}
+
+impl Invite {
+    /// Whether this answer to the read before a call leaves the call to be made: the trucker has no code, or still the
+    /// one that a person asked to replace.
+    pub fn needs_a_call_after(&self, answer: &Answer) -> bool {
+        matches!(self.state, State::Received { .. })
+            && match answer {
+                Answer::NoCode => true,
+                Answer::Code(issued) => is_previous(self, issued),
+                Answer::Failed { .. } => false,
+            }
     }
 }
 

@@ -66,7 +66,9 @@ impl Relay {
                 Operation::Generate => Input::Called(exchange.answer),
                 Operation::Read => Input::Read(exchange.answer),
             };
-            if matches!((&work.invite.state, &input), (State::Received { .. }, Input::Read(Answer::NoCode))) {
+            if let Input::Read(answer) = &input
+                && work.invite.needs_a_call_after(answer)
+            {
                 // A call follows, which is a second request of the account's pace. The wait comes before the call is
                 // committed, because then its lease runs.
                 account.stay(place_at_api).await;

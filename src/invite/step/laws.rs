@@ -245,6 +245,15 @@ proptest! {
     }
 
     #[test]
+    fn a_call_that_follows_a_read_is_foretold_so_that_its_turn_can_be_awaited(
+        from in any_invite(), answer in any_answer(), rules in any_rules(), moment in any_moment(),
+    ) {
+        let foretold = from.needs_a_call_after(&answer);
+        let Step { effect, .. } = step(from, Input::Read(answer), &rules, moment);
+        prop_assert_eq!(foretold, effect == Some(Effect::Call));
+    }
+
+    #[test]
     fn published_is_reached_only_by_the_confirmation_of_the_last_sink(
         invite in any_invite(), input in any_input(), rules in any_rules(), moment in any_moment(),
     ) {
