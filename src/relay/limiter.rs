@@ -193,20 +193,17 @@ impl Spacing {
     }
 }
 
-/// When the last requests left, or will; in the order of time.
+/// When the requests of the last window left, or will; in the order of time.
 #[derive(Debug, Default)]
 struct Departures(VecDeque<Instant>);
 
 impl Departures {
-    /// As many as leave in a second at the highest rate that is counted.
-    const KEPT: usize = 1000 / GRAIN.as_millis() as usize;
-
     fn add(&mut self, at: Instant) {
-        let earlier = self.0.partition_point(|time| *time <= at);
-        self.0.insert(earlier, at);
-        if self.0.len() > Self::KEPT {
+        while self.0.front().is_some_and(|time| *time + WINDOW < at) {
             self.0.pop_front();
         }
+        let earlier = self.0.partition_point(|time| *time <= at);
+        self.0.insert(earlier, at);
     }
 
     /// Forgets one; whether it was the last.
