@@ -558,4 +558,7 @@ pub(crate) async fn the_books_balance(bench: &impl Bench) {
     drop(store);
     let store = bench.open().await;
     assert_eq!(count(&store).await, expected, "counted anew");
+    assert_eq!(store.tidy().await.unwrap().invites, 1);
+    let expected = ["acme dead 1", "default calling 1", "default received 1"];
+    assert_eq!(count(&store).await, expected, "what is retired is not counted any more");
 }
