@@ -3,9 +3,9 @@
 //! Every request gets a [`Slot`], its time to leave. Slots follow the generic cell rate algorithm (ITU-T I.371), with
 //! one rule more: of the API's limit of N per second, the Nth request before must have left a second ago. The rule looks
 //! at when that one really left, because between getting a slot and leaving lies a commit. So slots are given out
-//! a little ahead, the commit is done meanwhile, and a limit is used in full without more requests leaving in any one second.
-//! (A commit that takes longer than that second is not waited for: its request leaves when it is done.)
-//! How far apart slots are is the [`Pace`]'s to say, which learns from what the API refuses.
+//! a little ahead, the commit is done meanwhile, and a limit is used in full without more requests leaving in any one
+//! second. (A request whose commit takes longer than that leaves when it is done, without another look.) How far apart
+//! slots are is the [`Pace`]'s to say, which learns from what the API refuses.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
