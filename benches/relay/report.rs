@@ -1,7 +1,8 @@
-//! What was found out: a section for each part, kept between runs, and all of them together in `BENCHMARKS.md`.
+//! What was found out: a section of `BENCHMARKS.md` for each part.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -17,24 +18,26 @@ const SECTIONS: [(&str, &str); 5] = [
 pub(crate) struct Report {
     quick: bool,
     started: Instant,
+    sections: BTreeMap<&'static str, String>,
 }
 
 impl Report {
     pub(crate) fn begin(quick: bool) -> Self {
-        std::fs::create_dir_all(directory()).unwrap();
-        Self { quick, started: Instant::now() }
+        Self { quick, started: Instant::now(), sections: BTreeMap::new() }
     }
 
     /// Keeps what a part found out.
-    pub(crate) fn section(&mut self, part: &str, text: &str) {
+    pub(crate) fn section(&mut self, part: &'static str, text: &str) {
         let size = if self.quick { "*A quick run: for orientation only.*\n\n" } else { "" };
         let text = format!("{size}{}\n", text.trim_end());
         println!("\n{text}");
-        std::fs::write(directory().join(part).with_extension("md"), text).unwrap();
+        self.sections.insert(part, text);
     }
 
-    /// Writes the document from all sections there are.
+    /// Writes the document anew, with the sections of the former one for parts that did not run.
     pub(crate) fn finish(self) {
+        let path = root().join("BENCHMARKS.md");
+        let former = std::fs::read_to_string(&path).unwrap_or_default();
         let mut document = format!(
             "# Benchmarks\n\nWritten by `scripts/bench` (`scripts/bench PART` renews one section). Each subject takes its \
              turn on the same machine, so compare the columns marked × and not the absolute figures: stub, broker and \
@@ -42,13 +45,19 @@ impl Report {
             machine()
         );
         for (part, title) in SECTIONS {
-            if let Ok(text) = std::fs::read_to_string(directory().join(part).with_extension("md")) {
+            if let Some(text) = self.sections.get(part).map(String::as_str).or(section_of(&former, part)) {
                 let _ = write!(document, "\n## {title}\n\n`scripts/bench {part}`\n\n{text}");
             }
         }
-        std::fs::write(root().join("BENCHMARKS.md"), document).unwrap();
+        std::fs::write(path, document).unwrap();
         note(&format!("BENCHMARKS.md is written, {} s", self.started.elapsed().as_secs()));
     }
+}
+
+/// The text of a part in a document that [`Report::finish`] wrote.
+fn section_of<'d>(document: &'d str, part: &str) -> Option<&'d str> {
+    let (_, text) = document.split_once(&format!("`scripts/bench {part}`\n\n"))?;
+    text.split("\n## ").next()
 }
 
 /// Says what is going on.
@@ -75,10 +84,6 @@ pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn directory() -> PathBuf {
-    root().join("target/bench")
 }
 
 fn machine() -> String {

@@ -1,6 +1,7 @@
 //! Each part, built from its section of the configuration.
 
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use axum::http::HeaderName;
 use tokio::net::TcpListener;
 
 use crate::broker::{
-    Address, Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions, QueueType,
-    SinkTopology, Topology, WayIn,
+    self, Address, Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions,
+    QueueType, SinkTopology, Topology, WayIn,
 };
-use crate::config::{self, Config, SecretFiles, SecretListSource, SecretSource};
+use crate::config::{self, Config, Secret, SecretFiles, SecretListSource, SecretSource};
 use crate::dashdoc::client::{self, Client, TokenSource};
 use crate::event;
 use crate::http::health::Health;
@@ -80,16 +81,23 @@ fn observer(metrics: &Arc<Metrics>, purpose: Purpose) -> Observer {
 }
 
 /// A broker's address, which follows its file. What the file holds while it can't be used changes nothing.
-fn address(source: Option<SecretSource>, key: &str, secrets: &SecretFiles) -> anyhow::Result<Address> {
+fn address(
+    source: Option<SecretSource>,
+    ca_file: Option<&PathBuf>,
+    key: &str,
+    secrets: &SecretFiles,
+) -> anyhow::Result<Address> {
     let source = source.with_context(|| format!("{key} is not set"))?;
     let url = secrets.watch(source).with_context(|| key.to_owned())?;
-    let first = Endpoint::parse(&url.current().reveal().into()).with_context(|| key.to_owned())?;
+    let ca_file = ca_file.cloned();
+    let read = move |url: &Secret| Ok(Endpoint::parse(&url.reveal().into())?.with_ca_file(ca_file.clone()));
+    let first = read(&url.current()).with_context(|| key.to_owned())?;
     let last_good = Mutex::new((url.version(), first));
     Ok(Address::new(move || {
         let mut known = last_good.lock().unwrap_or_else(PoisonError::into_inner);
         let version = url.version();
         if known.0 != version {
-            let current = Endpoint::parse(&url.current().reveal().into());
+            let current: Result<_, broker::Error> = read(&url.current());
             *known = (version, current.unwrap_or_else(|_| known.1.clone()));
         }
         known.1.clone()
@@ -105,7 +113,12 @@ pub(super) fn outlets(
     let mut outlets = Outlets::default();
     let rabbitmq = &config.sink.rabbitmq;
     if rabbitmq.enabled {
-        let address = address(config.sink_rabbitmq_url(), "sink.rabbitmq.url", secrets)?;
+        let address = address(
+            config.sink_rabbitmq_url(),
+            config.sink_rabbitmq_ca_file(),
+            "sink.rabbitmq.url",
+            secrets,
+        )?;
         let mode = mode(config.source.rabbitmq.topology);
         let topology = SinkTopology { exchange: rabbitmq.exchange.clone(), mode };
         let mut options = PublisherOptions::new(address.clone(), topology);
@@ -220,7 +233,8 @@ pub(super) fn rabbitmq_source(
         Some((format!("source.rabbitmq.{}", account.name), section, Some(account.name), false))
     });
     for (part, section, owner, required) in std::iter::once(general).chain(owned) {
-        let address = address(section.url_source(), "source.rabbitmq.url", secrets)?;
+        let address =
+            address(section.url_source(), section.ca_file.as_ref(), "source.rabbitmq.url", secrets)?;
         let topology = source_topology(&section, mode(section.topology));
         let options = ConsumerOptions::new(address.clone(), topology, prefetch);
         let way_in = WayIn::following(relay.watch_open());

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use lapin::tcp::{AsyncTcpStream, TLSConfig};
-use lapin::uri::AMQPScheme;
+use lapin::tcp::AsyncTcpStream;
 use lapin::{Channel, ConnectionProperties, Event};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::tls::secured;
 use super::topology::look_at_queue;
 use super::{BrokerEvent, Endpoint, Error, QueueLook};
 
@@ -55,7 +55,7 @@ pub async fn connect(endpoint: &Endpoint, purpose: &str) -> Result<Connection, E
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into())
         .with_connection_name(name.into());
     let socket = Socket::default();
-    let slot = Arc::clone(&socket.0);
+    let (slot, secured_as) = (Arc::clone(&socket.0), endpoint.clone());
     let runtime = lapin::runtime::default_runtime()?;
     // The handshake runs on the client's own thread, which must end too when we give up: until the socket is
     // open it is the inner deadline that ends it, afterwards the cut that comes with dropping `socket`.
@@ -70,10 +70,7 @@ pub async fn connect(endpoint: &Endpoint, purpose: &str) -> Result<Connection, E
                 if let AsyncTcpStream::Plain(plain) = &stream {
                     keep(&slot, plain.get_ref().as_fd().try_clone_to_owned()?.into())?;
                 }
-                match uri.scheme {
-                    AMQPScheme::AMQP => Ok(stream),
-                    AMQPScheme::AMQPS => stream.into_tls(&uri.authority.host, TLSConfig::default()).await,
-                }
+                secured(stream, &secured_as).await
             };
             match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
                 Ok(opened) => opened.map_err(lapin::Error::from),

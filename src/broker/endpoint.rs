@@ -1,6 +1,7 @@
 //! Where the broker is, and the credentials to enter, which never leave this type in readable form.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lapin::uri::AMQPUri;
@@ -20,6 +21,7 @@ const FRAME_MAX: u32 = 16 * 1024;
 #[derive(Clone)]
 pub struct Endpoint {
     uri: Arc<AMQPUri>,
+    ca_file: Option<Arc<Path>>,
 }
 
 impl Endpoint {
@@ -45,7 +47,14 @@ impl Endpoint {
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
         uri.query.frame_max.get_or_insert(FRAME_MAX);
-        Ok(Self { uri: Arc::new(uri) })
+        Ok(Self { uri: Arc::new(uri), ca_file: None })
+    }
+
+    /// The same, with a file of further certificate authorities (PEM) to trust if it is `amqps`; read for each
+    /// connection.
+    #[must_use]
+    pub fn with_ca_file(self, ca_file: Option<PathBuf>) -> Self {
+        Self { ca_file: ca_file.map(Arc::from), ..self }
     }
 
     /// Host name or address of the broker.
@@ -56,6 +65,11 @@ impl Endpoint {
     /// TCP port of the broker.
     pub fn port(&self) -> u16 {
         self.uri.authority.port
+    }
+
+    /// Authorities to trust besides the system's.
+    pub(super) fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
     }
 
     /// Everything the client library needs, password included.

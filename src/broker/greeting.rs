@@ -6,11 +6,11 @@ use std::pin::Pin;
 
 use futures_util::io::{AsyncRead, AsyncWrite};
 use lapin::protocol::{AMQPClass, connection, parse_class};
-use lapin::tcp::{AsyncTcpStream, TLSConfig};
+use lapin::tcp::AsyncTcpStream;
 use lapin::types::AMQPValue;
-use lapin::uri::AMQPScheme;
 
 use super::connection::CONNECT_TIMEOUT;
+use super::tls::secured;
 use super::{Endpoint, Error};
 
 /// What a client of AMQP 0-9-1 says first.
@@ -36,13 +36,10 @@ pub async fn greet(endpoint: &Endpoint) -> Result<Server, Error> {
 }
 
 async fn hear(endpoint: &Endpoint) -> io::Result<Server> {
-    let uri = endpoint.uri();
     let addresses = tokio::net::lookup_host((endpoint.host(), endpoint.port())).await?;
     let runtime = lapin::runtime::default_runtime().map_err(io::Error::other)?;
-    let mut stream = AsyncTcpStream::connect(&runtime, addresses.collect::<Vec<_>>()).await?;
-    if uri.scheme == AMQPScheme::AMQPS {
-        stream = stream.into_tls(endpoint.host(), TLSConfig::default()).await?;
-    }
+    let stream = AsyncTcpStream::connect(&runtime, addresses.collect::<Vec<_>>()).await?;
+    let mut stream = secured(stream, endpoint).await?;
     say(&mut stream, HEADER).await?;
     // A frame: type, channel, size of the payload, payload, end mark.
     let start = listen(&mut stream, 7).await?;

@@ -30,6 +30,7 @@ mod removal;
 mod session;
 mod state;
 mod survey;
+mod tls;
 mod topology;
 mod way_in;
 mod window;

@@ -192,7 +192,7 @@ fn place(source: &RabbitMqSource) -> anyhow::Result<Place> {
     let url = url.read().map_err(|error| anyhow!("source.rabbitmq.url: {error}"))?;
     let endpoint =
         Endpoint::parse(&url.reveal().into()).map_err(|error| anyhow!("source.rabbitmq.url: {error}"))?;
-    Ok(Place { endpoint, queue: source.queue.clone() })
+    Ok(Place { endpoint: endpoint.with_ca_file(source.ca_file.clone()), queue: source.queue.clone() })
 }
 
 impl<'a> View<'a> {

@@ -7,6 +7,8 @@ pub(super) mod service;
 pub(super) mod sink;
 pub(super) mod source;
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -49,5 +51,10 @@ impl Config {
     /// The broker that invite-ready events go to: the sink's own URL, else the source's.
     pub fn sink_rabbitmq_url(&self) -> Option<SecretSource> {
         self.sink.rabbitmq.url_source().or_else(|| self.source.rabbitmq.url_source())
+    }
+
+    /// Further authorities to trust for that broker: the sink's own file, else the source's.
+    pub fn sink_rabbitmq_ca_file(&self) -> Option<&PathBuf> {
+        self.sink.rabbitmq.ca_file.as_ref().or(self.source.rabbitmq.ca_file.as_ref())
     }
 }

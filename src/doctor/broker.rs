@@ -1,5 +1,7 @@
 //! The broker, for the source and for the sink: reached, entered, and everything there that is needed.
 
+use std::path::PathBuf;
+
 use super::finding::{Finding, Findings};
 use super::keys::Keys;
 use super::queue;
@@ -22,9 +24,13 @@ pub(super) async fn sources(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
     if !section.enabled {
         return Vec::new();
     }
-    let url = keys.secret("source.rabbitmq.url");
-    let Some((mut connection, server)) = enter(section.url_source(), &url, "doctor", &mut findings).await
-    else {
+    let door = Door {
+        source: section.url_source(),
+        ca_file: section.ca_file.as_ref(),
+        url_key: keys.secret("source.rabbitmq.url"),
+        ca_file_key: keys.place("source.rabbitmq.ca_file"),
+    };
+    let Some((mut connection, server)) = enter(door, &mut findings).await else {
         for check in BEHIND_LOGIN {
             findings.skipped(check, "there is no connection");
         }
@@ -75,9 +81,14 @@ pub(super) async fn sink(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let own = section.url_source().is_some();
-    let url = keys.secret(if own { "sink.rabbitmq.url" } else { "source.rabbitmq.url" });
-    let Some((mut connection, _)) = enter(config.sink_rabbitmq_url(), &url, "doctor", &mut findings).await
-    else {
+    let own_ca = section.ca_file.is_some() || config.source.rabbitmq.ca_file.is_none();
+    let door = Door {
+        source: config.sink_rabbitmq_url(),
+        ca_file: config.sink_rabbitmq_ca_file(),
+        url_key: keys.secret(if own { "sink.rabbitmq.url" } else { "source.rabbitmq.url" }),
+        ca_file_key: keys.place(if own_ca { "sink.rabbitmq.ca_file" } else { "source.rabbitmq.ca_file" }),
+    };
+    let Some((mut connection, _)) = enter(door, &mut findings).await else {
         for check in ["topology", "route", "alarms"] {
             findings.skipped(check, "there is no connection");
         }
@@ -96,21 +107,25 @@ pub(super) async fn sink(config: &Config, keys: Keys<'_>) -> Vec<Finding> {
     findings.found
 }
 
-/// Reaches the broker and logs in. `url` names the setting of the address.
-async fn enter(
+/// The way in to a broker, and what the settings of it are called.
+struct Door<'a> {
     source: Option<SecretSource>,
-    url: &str,
-    purpose: &str,
-    findings: &mut Findings,
-) -> Option<(Connection, Server)> {
-    let read = source.map(|source| source.read());
+    ca_file: Option<&'a PathBuf>,
+    url_key: String,
+    ca_file_key: String,
+}
+
+/// Reaches the broker and logs in.
+async fn enter(door: Door<'_>, findings: &mut Findings) -> Option<(Connection, Server)> {
+    let url = &door.url_key;
+    let read = door.source.as_ref().map(SecretSource::read);
     let endpoint = match read {
         Some(Ok(text)) => Endpoint::parse(&text.reveal().into()).map_err(|error| error.to_string()),
         Some(Err(error)) => Err(error.to_string()),
         None => Err("it is not set".to_owned()),
     };
     let endpoint = match endpoint {
-        Ok(endpoint) => endpoint,
+        Ok(endpoint) => endpoint.with_ca_file(door.ca_file.cloned()),
         Err(error) => {
             findings.failed("server", error, format!("correct {url}"));
             findings.skipped("login", "there is no address");
@@ -131,12 +146,12 @@ async fn enter(
             server
         }
         Err(error) => {
-            findings.failed("server", format!("{endpoint}: {error}"), mend_of_server(&error, url));
+            findings.failed("server", format!("{endpoint}: {error}"), mend_of_server(&error, &door));
             findings.skipped("login", "the broker can't be reached");
             return None;
         }
     };
-    match connect(&endpoint, purpose).await {
+    match connect(&endpoint, "doctor").await {
         Ok(connection) => {
             findings.ok("login", "user, password and virtual host are accepted");
             Some((connection, server))
@@ -148,16 +163,20 @@ async fn enter(
     }
 }
 
-fn mend_of_server(error: &Error, url: &str) -> String {
+fn mend_of_server(error: &Error, door: &Door<'_>) -> String {
+    let Door { url_key: url, ca_file_key: ca_file, .. } = door;
     let text = error.to_string();
-    if text.contains("lookup") {
+    if text.contains("ca_file") {
+        format!("let {ca_file} name a file that this user may read, with a certificate in PEM form")
+    } else if text.contains("lookup") {
         format!("correct the host in {url}, or make its name resolvable")
     } else if text.contains("not in AMQP") || text.contains("hung up") || text.contains("InvalidContentType")
     {
         format!("correct scheme and port (amqp speaks on 5672, amqps on 5671) in {url}")
     } else if text.contains("certificate") {
         format!(
-            "let the broker's certificate carry the host's name in {url}, and trust its authority on this system"
+            "let the broker's certificate carry the host's name in {url}; a certificate authority that the system does \
+             not know goes into {ca_file}"
         )
     } else {
         format!("start the broker, let a firewall or network policy pass, or correct host and port in {url}")

@@ -18,9 +18,10 @@ use lapin::types::{AMQPValue, FieldTable};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
+use crate::support::certificates::certificates;
 use crate::support::operator::Operator;
 use crate::support::rabbitmq::RabbitMq;
-use crate::support::soon;
+use crate::support::{soon, until};
 
 /// What the doctor is pointed at.
 struct Given {
@@ -288,6 +289,44 @@ async fn the_doctor_tells_a_wrong_password_from_a_wrong_virtual_host_and_from_no
             assert_found(&report, &format!("{part}.{check}"), "failed", evidence, mend);
             assert_eq!(of(&report, &format!("{part}.topology")).verdict, Verdict::Skipped);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_names_the_file_for_a_certificate_authority_that_the_system_does_not_know() {
+    let directory = TempDir::new().unwrap();
+    let rabbitmq = tokio::task::block_in_place(|| {
+        certificates(directory.path());
+        RabbitMq::start_with_tls(directory.path())
+    });
+    let given = Given::broker(rabbitmq.url_with_tls("127.0.0.1"), "doctor-tls", "declare");
+    let sets = |name: &str| format!("source.rabbitmq.ca_file={}", directory.path().join(name).display());
+    until("the listener for TLS", async || {
+        let report = given.examined_with(&[&sets("ca.crt")]).await;
+        ["source.rabbitmq", "sink.rabbitmq"]
+            .iter()
+            .all(|part| of(&report, &format!("{part}.login")).verdict == Verdict::Ok)
+    })
+    .await;
+    let report = given.examined().await;
+    assert_found(
+        &report,
+        "source.rabbitmq.server",
+        "failed",
+        "UnknownIssuer",
+        "goes into source.rabbitmq.ca_file",
+    );
+    assert_found(
+        &report,
+        "sink.rabbitmq.server",
+        "failed",
+        "UnknownIssuer",
+        "goes into sink.rabbitmq.ca_file",
+    );
+    let report = given.examined_with(&[&sets("server.key")]).await;
+    for part in ["source.rabbitmq", "sink.rabbitmq"] {
+        let check = format!("{part}.server");
+        assert_found(&report, &check, "failed", "no readable PEM", "let source.rabbitmq.ca_file");
     }
 }
 

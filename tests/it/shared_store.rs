@@ -1,7 +1,5 @@
 //! The Postgres store across a network that breaks, and across TLS.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +11,7 @@ use invite_relay::lifecycle::Lifecycle;
 use invite_relay::store::postgres::{Address, PostgresStore, Settings};
 use invite_relay::store::{Admission, Arrival, Due, Error, Receipt, Shared, Work};
 
+use crate::support::certificates::certificates;
 use crate::support::postgres::Postgres;
 use crate::support::proxy::Proxy;
 use crate::support::until;
@@ -205,23 +204,4 @@ async fn a_server_is_trusted_by_its_certificate_only() {
     let url = format!("{}?sslmode=verify-full", plain.url("postgres"));
     let error = PostgresStore::open(settings(url), &Lifecycle::new()).await.err().unwrap().to_string();
     assert!(error.contains("TLS"), "{error}");
-}
-
-/// A certificate authority, another one, and a certificate for 127.0.0.1.
-fn certificates(directory: &Path) {
-    let openssl = |arguments: &str| {
-        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output();
-        let output = output.expect("openssl comes with PostgreSQL: apt-get install openssl");
-        assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    for name in ["ca", "other"] {
-        openssl(&format!("req -x509 {key} -keyout {name}.key -out {name}.crt -days 2 -subj /CN=test-{name}"));
-    }
-    openssl(&format!("req {key} -keyout server.key -out server.csr -subj /CN=127.0.0.1"));
-    std::fs::write(directory.join("names"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
-        .unwrap();
-    openssl(
-        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile names",
-    );
 }

@@ -35,7 +35,8 @@ impl Exchange {
         })?;
         let url = url.read().map_err(|error| NotSent(format!("source.rabbitmq.url: {error}")))?;
         let endpoint = Endpoint::parse(&url.reveal().into())
-            .map_err(|error| NotSent(format!("source.rabbitmq.url: {error}")))?;
+            .map_err(|error| NotSent(format!("source.rabbitmq.url: {error}")))?
+            .with_ca_file(source.ca_file.clone());
         // Only the service makes exchanges and queues: an exchange without its queue would drop every event.
         let topology = SinkTopology { exchange: source.exchange.clone(), mode: Mode::Verify };
         let life = Lifecycle::new();

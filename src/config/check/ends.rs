@@ -1,5 +1,6 @@
 //! Rules of `[source.*]` and `[sink.*]`.
 
+use super::readable;
 use super::report::{Found, Report};
 use super::syntax;
 use crate::config::human::ByteSize;
@@ -30,6 +31,7 @@ pub(super) fn sources(source: &Source, report: &mut Report<'_, '_>) {
         let found = report.url("source.rabbitmq.url", rabbitmq.url.as_ref(), rabbitmq.url_file.as_ref());
         broker_url(found, "source.rabbitmq.url", Some(mend), report);
     }
+    readable("source.rabbitmq.ca_file", rabbitmq.ca_file.as_deref(), report);
 
     if !syntax::is_path(&webhook.path) {
         report.wrong("source.webhook.path", "not a path", "write for example /webhooks/trucker-created");
@@ -82,6 +84,7 @@ pub(super) fn sinks(config: &Config, sink: &Sink, report: &mut Report<'_, '_>) {
         amqp_name("sink.rabbitmq.exchange", &rabbitmq.exchange, report);
     }
     report.positive("sink.rabbitmq.confirm_timeout", rabbitmq.confirm_timeout);
+    readable("sink.rabbitmq.ca_file", rabbitmq.ca_file.as_deref(), report);
     if rabbitmq.enabled {
         let source = &config.source.rabbitmq;
         match report.url("sink.rabbitmq.url", rabbitmq.url.as_ref(), rabbitmq.url_file.as_ref()) {

@@ -1,5 +1,6 @@
 //! `[sink.*]`: where events go.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -32,6 +33,8 @@ pub struct RabbitMqSink {
     pub url: Option<SecretUrl>,
     /// File that holds the broker address.
     pub url_file: Option<SecretPath>,
+    /// File with further certificate authorities (PEM) to trust, for an `amqps://` broker; the source's unless set.
+    pub ca_file: Option<PathBuf>,
     /// Exchange that events are published to; empty: the default exchange, where each routing key is a queue's name.
     pub exchange: String,
     /// Routing key of invite-ready events.

@@ -1,6 +1,7 @@
 //! `[source.*]`: where events come from.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub struct RabbitMqSource {
     pub url: Option<SecretUrl>,
     /// File that holds the broker address.
     pub url_file: Option<SecretPath>,
+    /// File with further certificate authorities (PEM) to trust, for an `amqps://` broker.
+    pub ca_file: Option<PathBuf>,
     /// Queue that is consumed; poison goes to the queue of the same name with `.dead` at its end.
     pub queue: String,
     /// Topic exchange the queue is bound to.

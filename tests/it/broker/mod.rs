@@ -5,6 +5,7 @@ mod liveness;
 mod outages;
 mod poison;
 mod publishing;
+mod tls;
 mod topology;
 
 use std::collections::HashMap;

@@ -23,6 +23,7 @@ mod settings;
 mod shutdown;
 mod sinks;
 mod thousand;
+mod tls;
 mod traces;
 mod webhook;
 mod work_list;

@@ -1,5 +1,6 @@
 //! What the tests stand on: private servers, and a network that can be broken.
 
+pub(crate) mod certificates;
 pub(crate) mod collector;
 pub(crate) mod leash;
 pub(crate) mod operator;

@@ -30,6 +30,7 @@ pub(crate) struct RabbitMq {
 
 struct Ports {
     amqp: u16,
+    amqps: u16,
     dist: u16,
     epmd: u16,
 }
@@ -37,21 +38,38 @@ struct Ports {
 impl RabbitMq {
     /// Starts a node and waits until it takes connections.
     pub(crate) fn start() -> Self {
+        Self::make(None)
+    }
+
+    /// The same, which takes TLS connections too: `server.crt` and `server.key` are in this directory.
+    pub(crate) fn start_with_tls(certificate: &Path) -> Self {
+        Self::make(Some(certificate))
+    }
+
+    fn make(certificate: Option<&Path>) -> Self {
         let scripts = SCRIPTS.iter().map(Path::new).find(|path| path.join("rabbitmq-server").exists());
         let Some(scripts) = scripts else {
             panic!("RabbitMQ is not installed: apt-get install rabbitmq-server (or run scripts/test)");
         };
         let home = tempfile::Builder::new().prefix("relay-rabbitmq-").tempdir().unwrap().keep();
         let ports = Ports::free();
-        std::fs::write(
-            home.join("rabbitmq.conf"),
-            format!(
-                "listeners.tcp.1 = 127.0.0.1:{}\nvm_memory_high_watermark.absolute = 1GB\n\
-                 disk_free_limit.absolute = 1MB\nlog.file.level = warning\n",
-                ports.amqp
-            ),
-        )
-        .unwrap();
+        let mut conf = format!(
+            "listeners.tcp.1 = 127.0.0.1:{}\nvm_memory_high_watermark.absolute = 1GB\n\
+             disk_free_limit.absolute = 1MB\nlog.file.level = warning\n",
+            ports.amqp
+        );
+        if let Some(certificate) = certificate {
+            let file = |name: &str| certificate.join(name).display().to_string();
+            let tls = format!(
+                "listeners.ssl.1 = 127.0.0.1:{}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n\
+                 ssl_options.verify = verify_none\n",
+                ports.amqps,
+                file("server.crt"),
+                file("server.key")
+            );
+            conf.push_str(&tls);
+        }
+        std::fs::write(home.join("rabbitmq.conf"), conf).unwrap();
         std::fs::write(home.join("enabled_plugins"), "[].").unwrap();
         std::fs::write(home.join("env.conf"), "").unwrap();
         // Started by us, in the foreground: the node would start one that outlives it.
@@ -134,6 +152,11 @@ impl RabbitMq {
         Self::url_at(self.address())
     }
 
+    /// The same over TLS, of a node that was started with it; `host` is what its certificate is to be for.
+    pub(crate) fn url_with_tls(&self, host: &str) -> SecretString {
+        format!("amqps://guest:guest@{host}:{}/%2f", self.ports.amqps).into()
+    }
+
     /// The same through a proxy at `address`.
     pub(crate) fn url_at(address: SocketAddr) -> SecretString {
         format!("amqp://guest:guest@{address}/%2f").into()
@@ -155,7 +178,7 @@ impl RabbitMq {
     }
 
     fn command(&self, script: &str) -> Command {
-        let Ports { amqp, dist, epmd } = self.ports;
+        let Ports { amqp, dist, epmd, amqps: _ } = self.ports;
         let mut command = Command::new(self.scripts.join(script));
         command
             .env("HOME", &self.home)
@@ -214,11 +237,11 @@ impl Drop for RabbitMq {
 }
 
 impl Ports {
-    /// Three ports that were free a moment ago, all held until all are known, so that they differ.
+    /// Four ports that were free a moment ago, all held until all are known, so that they differ.
     fn free() -> Self {
         let held: Vec<TcpListener> =
-            (0..3).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+            (0..4).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
         let port = |index: usize| held[index].local_addr().unwrap().port();
-        Self { amqp: port(0), dist: port(1), epmd: port(2) }
+        Self { amqp: port(0), dist: port(1), epmd: port(2), amqps: port(3) }
     }
 }
