@@ -433,6 +433,42 @@ fn the_sink_uses_the_broker_of_the_source_unless_it_has_its_own() {
 }
 
 #[test]
+fn the_sink_trusts_the_authorities_of_the_source_unless_it_has_its_own() {
+    let dir = TempDir::new().unwrap();
+    let file = |name: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, "").unwrap();
+        path
+    };
+    let (source, sink) = (file("source.pem"), file("sink.pem"));
+    let sets = [format!("source.rabbitmq.ca_file={}", source.display())];
+    let config = Given { file: MINIMAL, sets: &[&sets[0]], ..Given::default() }.good().config;
+    assert_eq!(config.sink_rabbitmq_ca_file(), Some(&source));
+    let own = format!("sink.rabbitmq.ca_file={}", sink.display());
+    let config = Given { file: MINIMAL, sets: &[&sets[0], &own], ..Given::default() }.good().config;
+    assert_eq!(config.sink_rabbitmq_ca_file(), Some(&sink));
+}
+
+#[test]
+fn a_file_of_authorities_for_a_broker_in_plain_text_is_a_warning_and_a_missing_one_a_problem() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("ca.pem");
+    let set = format!("source.rabbitmq.ca_file={}", path.display());
+    let problems = Given { file: MINIMAL, sets: &[&set], ..Given::default() }.problems();
+    assert!(
+        problems.contains("source.rabbitmq.ca_file") && problems.contains("correct the path"),
+        "{problems}"
+    );
+    fs::write(&path, "").unwrap();
+    let loaded = Given { file: MINIMAL, sets: &[&set], ..Given::default() }.good();
+    let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(warned, ["source.rabbitmq.ca_file"]);
+    let encrypted = [("INVITE_RELAY__SOURCE__RABBITMQ__URL", "amqps://broker")];
+    let loaded = Given { file: MINIMAL, sets: &[&set], env: &encrypted }.good();
+    assert_eq!(loaded.warnings, []);
+}
+
+#[test]
 fn secrets_are_refused_as_flags_and_a_url_without_a_password_is_not_one() {
     for set in [
         "dashdoc.token=canary",
