@@ -9,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Connection, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -51,7 +52,14 @@ impl managed::Manager for Connector {
         if client.is_closed() {
             return Err(managed::RecycleError::message("closed"));
         }
-        Ok(())
+        // After a failover the old server may still answer, and its answers may be old.
+        let looking =
+            tokio::time::timeout(limits::CONNECT, client.query_one("SHOW transaction_read_only", &[]));
+        match looking.await {
+            Ok(Ok(row)) if row.get::<_, &str>(0) == "off" => Ok(()),
+            Ok(_) => Err(managed::RecycleError::message("the server takes no writes any more")),
+            Err(_) => Err(managed::RecycleError::message("the server does not answer")),
+        }
     }
 }
 
@@ -147,6 +155,11 @@ pub(super) fn tls(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, Error> {
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
+}
+
+/// Whether the server takes no writes: after a failover, another one of the address does.
+pub(super) fn is_read_only(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 /// What went wrong, without any value: the server's messages about data quote it.

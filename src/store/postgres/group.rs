@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 use tokio_postgres::error::Severity;
 
 use super::clock::{Clock, since_boot};
-use super::connect::unavailable;
+use super::connect::{is_read_only, unavailable};
 use super::limits;
 use super::rows::{Causes, Damaged, Events, Keys, Records, key_of, readable, stored_pk};
 use super::statements::Statements;
@@ -166,7 +166,8 @@ async fn put_aside(bench: &Bench<'_>, damaged: &[Damaged]) -> Result<(), tokio_p
 
 /// Nothing was changed: ends the transaction, if there is still somebody to hear of it.
 async fn give_up(client: &ClientWrapper, error: &tokio_postgres::Error) -> Failed {
-    if client.is_closed() || client.batch_execute("ROLLBACK").await.is_err() {
+    // Of a server that has become a standby every command is refused; the next connection finds the one that has not.
+    if client.is_closed() || is_read_only(error) || client.batch_execute("ROLLBACK").await.is_err() {
         return Failed::Lost(unavailable(error));
     }
     Failed::Refused(unavailable(error))

@@ -11,7 +11,7 @@ use deadpool_postgres::ClientWrapper;
 use futures_util::future::{join, join3};
 
 use super::clock::since_boot;
-use super::connect::unavailable;
+use super::connect::{is_read_only, unavailable};
 use super::group::{self, Bench, Expected, Failed, Found, Outcome};
 use super::limits;
 use super::rows::key_of;
@@ -62,6 +62,7 @@ pub(super) async fn run(bench: &Bench<'_>, commands: &[Command]) -> Result<Vec<O
     })();
     let (updated, inserted) = match written {
         Ok(written) => written,
+        Err(error) if !several && is_read_only(&error) => return Err(Failed::Lost(unavailable(&error))),
         Err(error) if !several && group::is_refusal(&error) => {
             return Err(Failed::Refused(unavailable(&error)));
         }

@@ -8,6 +8,7 @@ mod checker;
 mod crashes;
 mod duplicates;
 mod examples;
+mod failover;
 mod harness;
 mod health;
 mod http;

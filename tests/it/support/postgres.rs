@@ -46,6 +46,17 @@ impl Postgres {
     }
 
     fn make(certificate: Option<&Path>, durable: bool) -> Self {
+        let postgres = Self::prepare(certificate.is_some(), durable);
+        postgres.initialise();
+        if let Some(certificate) = certificate {
+            postgres.take_over(certificate);
+        }
+        postgres.start_again();
+        postgres
+    }
+
+    /// A place for a server, without data.
+    fn prepare(tls: bool, durable: bool) -> Self {
         let bin = binaries();
         let home = tempfile::Builder::new().prefix("relay-postgres-").tempdir().unwrap().keep();
         let user = rustix::process::geteuid().is_root().then(unprivileged);
@@ -66,14 +77,44 @@ impl Postgres {
         let pipe = watchdog.stdin.take();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let watchdog = Mutex::new((watchdog, pipe));
-        let tls = certificate.is_some();
-        let postgres = Self { bin, home, port, user, tls, durable, server: Mutex::new(None), watchdog };
-        postgres.initialise();
-        if let Some(certificate) = certificate {
-            postgres.take_over(certificate);
+        Self { bin, home, port, user, tls, durable, server: Mutex::new(None), watchdog }
+    }
+
+    /// A standby of this server, which from now on commits nothing that is not with the standby.
+    pub(crate) fn standby(&self) -> Self {
+        let standby = Self::prepare(false, self.durable);
+        let mut command = standby.command("pg_basebackup");
+        command.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &self.port.to_string(),
+            "-U",
+            "postgres",
+            "--write-recovery-conf",
+        ]);
+        command.args(["--wal-method=stream", "--checkpoint=fast", "--no-sync", "-D"]).arg(standby.data());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        standby.start_again();
+        self.set("synchronous_standby_names", "*");
+        let started = Instant::now();
+        while self.run("postgres", "SELECT sync_state FROM pg_stat_replication") != "sync" {
+            assert!(started.elapsed() < PATIENCE, "the standby does not follow; its log:\n{}", standby.log());
+            std::thread::sleep(Duration::from_millis(50));
         }
-        postgres.start_again();
-        postgres
+        standby
+    }
+
+    /// Makes a standby the server that takes writes.
+    pub(crate) fn promote(&self) {
+        self.run("postgres", "SELECT pg_promote()");
+    }
+
+    /// Changes a setting of the running server.
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        self.run("postgres", &format!("ALTER SYSTEM SET {name} = '{value}'"));
+        self.run("postgres", "SELECT pg_reload_conf()");
     }
 
     /// The server that tests share, each with a database of its own. It ends with the test process.
@@ -194,6 +235,12 @@ impl Postgres {
         format!("postgres://postgres:{PASSWORD}@{address}/{database}")
     }
 
+    /// The URL of a database that is on either of two servers.
+    pub(crate) fn url_of_either(servers: [&Self; 2], database: &str) -> String {
+        let [first, second] = servers.map(Self::address);
+        format!("postgres://postgres:{PASSWORD}@{first},{second}/{database}")
+    }
+
     /// Runs SQL as an operator; what it prints.
     pub(crate) fn run(&self, database: &str, sql: &str) -> String {
         let output = self.psql(database, sql).output().unwrap();
@@ -277,7 +324,7 @@ fn binaries() -> PathBuf {
 }
 
 fn is_complete(place: &Path) -> bool {
-    ["initdb", "postgres", "psql", "pg_dump"].iter().all(|name| place.join(name).exists())
+    ["initdb", "postgres", "psql", "pg_dump", "pg_basebackup"].iter().all(|name| place.join(name).exists())
 }
 
 /// User and group of an account that may run a server.
