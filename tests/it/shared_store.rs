@@ -178,6 +178,33 @@ async fn a_database_that_falls_silent_is_given_up_and_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_connection_leaves_a_server_that_takes_no_writes_any_more() {
+    let (primary, standby, database) = tokio::task::block_in_place(|| {
+        let primary = Postgres::start();
+        let database = primary.database();
+        let standby = primary.standby();
+        (primary, standby, database)
+    });
+    let url = Postgres::url_of_either([&primary, &standby], &database);
+    let store: Shared = Arc::new(PostgresStore::open(settings(url), &Lifecycle::new()).await.unwrap());
+    let calling = start(&store, 1).await;
+    store.tidy().await.unwrap();
+    tokio::task::block_in_place(|| {
+        primary.set("default_transaction_read_only", "on");
+        standby.promote();
+    });
+    let input = answered(&store, &calling.invite.key);
+    until("the writers to find the other server", async || {
+        store.advance(calling.invite.clone(), input.clone()).await.is_ok()
+    })
+    .await;
+    until("upkeep to find it", async || store.tidy().await.is_ok()).await;
+    // What is read is not the state from before.
+    let seen = store.show(calling.invite.key.clone()).await.unwrap().unwrap().invite;
+    assert_eq!(seen.state.name(), StateName::Ready);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_is_trusted_by_its_certificate_only() {
     let directory = tempfile::tempdir().unwrap();
     let server = tokio::task::block_in_place(|| {
