@@ -27,6 +27,7 @@ pub(super) async fn check(source: &AddressSource, url: &str, mut findings: Findi
     schema(&found, &mut findings);
     rights(&found, url, &mut findings);
     durability(&found, &mut findings);
+    failover(&found, &mut findings);
     connections(&found, &mut findings);
     let (early, late) = (asked.since(found.now), found.now.since(time::now()));
     let skew = early.max(late);
@@ -98,6 +99,24 @@ fn durability(found: &Inspection, findings: &mut Findings) {
     } else {
         let evidence = format!("synchronous_commit = {mode} on the server; the service's sessions set it on");
         findings.ok("durability", evidence);
+    }
+}
+
+/// A base backup or a logical subscriber counts as a standby too, while it runs: nothing tells them apart for a role without
+/// privileges.
+fn failover(found: &Inspection, findings: &mut Findings) {
+    match (found.standbys, found.waits_for_standbys) {
+        (0, false) => findings.ok("failover", "the server has no standby that it knows of"),
+        (_, true) => findings.ok("failover", "commits wait for the standbys in synchronous_standby_names"),
+        (standbys, false) => {
+            let evidence = format!(
+                "commits wait for none of the standbys ({standbys}): if one takes over, the last commits are gone, and \
+                 with them events that were acknowledged and codes that were announced"
+            );
+            let mend = "name the standbys that may take over in synchronous_standby_names on the server; nothing to do \
+                        if none of them ever does";
+            findings.warning("failover", evidence, mend);
+        }
     }
 }
 

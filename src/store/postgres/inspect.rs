@@ -22,6 +22,10 @@ pub struct Inspection {
     pub synchronous_commit: String,
     /// `fsync` and `full_page_writes` are on: a commit that returned survives a power cut.
     pub crash_safe: bool,
+    /// Standbys that follow the server.
+    pub standbys: i64,
+    /// Whether commits wait for any of them (`synchronous_standby_names`).
+    pub waits_for_standbys: bool,
     /// Connections that are left for this role, as far as the server tells.
     pub free_connections: i64,
     /// The server's clock.
@@ -42,7 +46,8 @@ pub async fn inspect(source: &AddressSource) -> Result<Inspection, Error> {
          current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on', \
          current_setting('max_connections')::int8 - current_setting('superuser_reserved_connections')::int8 \
            - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), ",
-        clock!()
+        clock!(),
+        ", (SELECT count(*) FROM pg_stat_replication), current_setting('synchronous_standby_names') <> ''"
     );
     let row = client.query_one(query, &[]).await.map_err(|error| unavailable(&error))?;
     let schema = schema::version(&client).await.map_err(|error| unavailable(&error))?;
@@ -65,6 +70,8 @@ pub async fn inspect(source: &AddressSource) -> Result<Inspection, Error> {
         crash_safe: row.get(3),
         free_connections: row.get(4),
         now: Timestamp::from_millis(row.get(5)),
+        standbys: row.get(6),
+        waits_for_standbys: row.get(7),
         schema,
         rights: rights.map_err(|error| super::connect::describe(&error)),
     })

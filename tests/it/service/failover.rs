@@ -1,5 +1,7 @@
 //! The service while its Postgres server changes: the standby takes over.
 
+use serde_json::Value;
+
 use super::checker::check;
 use super::harness::Service;
 use super::platform::Bus;
@@ -67,4 +69,22 @@ async fn a_server_that_goes_on_without_taking_writes_is_left_for_the_one_that_ta
     });
     bus.tell(151..=300).await;
     pair.each_event_is_one_code("switchover").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_warns_of_a_standby_that_commits_do_not_wait_for() {
+    let Pair { primary, service, standby: _standby, .. } = Pair::new("doctor-standby").await;
+    let found = || {
+        let doctor = service.run(&["doctor", "--output", "json"]);
+        let report: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().find(|finding| finding["check"] == "store.failover").unwrap().clone()
+    };
+    assert_eq!(found()["verdict"], "ok");
+    tokio::task::block_in_place(|| primary.set("synchronous_standby_names", ""));
+    until("the server to follow its setting", async || found()["verdict"] != "ok").await;
+    let warning = found();
+    println!("{warning:#}");
+    assert_eq!(warning["verdict"], "warning");
+    assert!(warning["mend"].as_str().unwrap().contains("synchronous_standby_names"), "{warning}");
 }

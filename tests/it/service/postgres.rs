@@ -125,7 +125,7 @@ async fn a_role_without_privileges_is_enough_and_its_password_can_be_changed_in_
         let found = checks.iter().find(|finding| finding["check"] == check);
         found.unwrap_or_else(|| panic!("no {check} in {report:#}"))["verdict"].clone()
     };
-    for check in ["server", "tls", "schema", "rights", "connections", "clock"] {
+    for check in ["server", "tls", "schema", "rights", "failover", "connections", "clock"] {
         assert_eq!(verdict(&format!("store.{check}")), "ok", "{check}");
     }
     // The test's own server runs without fsync.
