@@ -25,7 +25,7 @@ fn client(base_url: &str, header: &str, scheme: &str) -> Client {
         auth_header: header.parse().unwrap(),
         auth_scheme: scheme.to_owned(),
         timeout: TIMEOUT,
-        ca_pem: None,
+        authorities: Vec::new(),
     };
     Client::new(settings, Arc::new(|| simulator::DEFAULT_TOKEN.into()), FingerprintKey::new([7; 32])).unwrap()
 }

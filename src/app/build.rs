@@ -145,6 +145,7 @@ pub(super) fn outlets(
                 .context("sink.webhook.url")?,
             secret: secrets.watch(secret).context("sink.webhook.secret")?,
             timeout: sink.timeout,
+            authorities: authorities(sink.ca_file.as_ref()).context("sink.webhook.ca_file")?,
             backoff: backoff(config)?,
         };
         outlets.webhook = Some(WebhookSink::new(settings, life).context("sink.webhook")?);
@@ -200,14 +201,22 @@ pub(super) async fn accounts(
 
 /// How the client of an account is set up.
 pub(crate) fn client_settings(account: &config::Account) -> anyhow::Result<client::Settings> {
-    let ca_pem = account.ca_file.as_ref().map(std::fs::read).transpose().context("ca_file")?;
     Ok(client::Settings {
         base_url: account.base_url.clone(),
         auth_header: account.auth_header.parse::<HeaderName>().context("auth_header")?,
         auth_scheme: account.auth_scheme.clone(),
         timeout: account.timeout,
-        ca_pem,
+        authorities: authorities(account.ca_file.as_ref()).context("ca_file")?,
     })
+}
+
+/// The certificate authorities in a file.
+fn authorities(file: Option<&PathBuf>) -> anyhow::Result<Vec<reqwest::Certificate>> {
+    let Some(path) = file else { return Ok(Vec::new()) };
+    let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let found = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+    anyhow::ensure!(!found.is_empty(), "{} holds no readable PEM certificate", path.display());
+    Ok(found)
 }
 
 /// The consumer of the queue for everybody, and one for each account that has a queue of its own.

@@ -31,8 +31,8 @@ pub struct Settings {
     pub auth_scheme: String,
     /// `dashdoc.timeout`: for the whole exchange.
     pub timeout: Duration,
-    /// Certificates (PEM) of `dashdoc.ca_file`, trusted besides the system's.
-    pub ca_pem: Option<Vec<u8>>,
+    /// Certificate authorities of `dashdoc.ca_file`, trusted besides the system's.
+    pub authorities: Vec<reqwest::Certificate>,
 }
 
 /// Gives the token that is valid now; it may change while the service runs.
@@ -47,16 +47,10 @@ pub struct Client {
     fingerprints: FingerprintKey,
 }
 
-/// Why a client can't be made.
+/// A client can't be made: the TLS set-up failed, for example because the image has no CA certificates.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The CA file holds no certificate.
-    #[error("dashdoc.ca_file holds no readable PEM certificate")]
-    Certificate(#[source] reqwest::Error),
-    /// The TLS set-up failed, for example because the image has no CA certificates.
-    #[error("can't set up the HTTP client; are CA certificates installed?")]
-    Build(#[source] reqwest::Error),
-}
+#[error("can't set up the HTTP client; are CA certificates installed?")]
+pub struct ClientError(#[source] reqwest::Error);
 
 /// A finished exchange.
 #[derive(Clone, Debug)]
@@ -76,7 +70,7 @@ impl Client {
         token: TokenSource,
         fingerprints: FingerprintKey,
     ) -> Result<Self, ClientError> {
-        let mut builder = reqwest::Client::builder()
+        let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy()
@@ -84,13 +78,10 @@ impl Client {
             // A failing connect is a different outcome than a failing exchange, so it must be told apart in time.
             .connect_timeout(settings.timeout.mul_f64(0.8))
             .pool_idle_timeout(IDLE_MAX)
-            .user_agent(concat!("invite-relay/", env!("CARGO_PKG_VERSION")));
-        if let Some(pem) = &settings.ca_pem {
-            let certificates =
-                reqwest::Certificate::from_pem_bundle(pem).map_err(ClientError::Certificate)?;
-            builder = builder.tls_certs_merge(certificates);
-        }
-        let http = builder.build().map_err(ClientError::Build)?;
+            .tls_certs_merge(settings.authorities.clone())
+            .user_agent(concat!("invite-relay/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(ClientError)?;
         Ok(Self { http, settings: Arc::new(settings), token, fingerprints })
     }
 

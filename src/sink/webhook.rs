@@ -41,6 +41,8 @@ pub struct Settings {
     pub secret: SecretWatch,
     /// `sink.webhook.timeout`.
     pub timeout: Duration,
+    /// Certificate authorities of `sink.webhook.ca_file`, trusted besides the system's.
+    pub authorities: Vec<reqwest::Certificate>,
     /// How long a failing receiver is left alone.
     pub backoff: Backoff,
 }
@@ -64,6 +66,7 @@ impl WebhookSink {
             .retry(reqwest::retry::never())
             .no_proxy()
             .timeout(settings.timeout)
+            .tls_certs_merge(settings.authorities.clone())
             .user_agent(concat!("invite-relay/", env!("CARGO_PKG_VERSION")))
             .build()?;
         let shared = Shared {

@@ -106,6 +106,7 @@ pub(super) fn sinks(config: &Config, sink: &Sink, report: &mut Report<'_, '_>) {
     }
 
     report.positive("sink.webhook.timeout", webhook.timeout);
+    readable("sink.webhook.ca_file", webhook.ca_file.as_deref(), report);
     if webhook.enabled {
         match webhook.url.as_ref().map(SecretUrl::parse) {
             None => report.missing(

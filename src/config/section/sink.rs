@@ -59,6 +59,8 @@ pub struct WebhookSink {
     pub secret: Option<Secret>,
     /// File that holds the signing secret.
     pub secret_file: Option<SecretPath>,
+    /// File with further certificate authorities (PEM) to trust.
+    pub ca_file: Option<PathBuf>,
     /// How long one request may take.
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]

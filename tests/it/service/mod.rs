@@ -29,6 +29,7 @@ mod traces;
 mod webhook;
 mod work_list;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use invite_relay::dashdoc::simulator::{self, Faults, Handle, Simulator};
@@ -69,6 +70,12 @@ impl Api {
 
     fn settings(&self) -> Settings {
         Settings::fast(&self.base_url)
+    }
+
+    /// Where it listens.
+    fn address(&self) -> SocketAddr {
+        let address = self.base_url.split('/').nth(2).unwrap();
+        address.parse().unwrap()
     }
 
     /// Waits until so many new codes were made.

@@ -121,6 +121,11 @@ impl Receiver {
             .with("sink.webhook.secret", self.shared.secret.reveal())
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The secret that signs for it.
     pub(crate) fn secret(&self) -> String {
         self.shared.secret.reveal()

@@ -8,6 +8,7 @@ pub(crate) mod postgres;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
+pub(crate) mod tls_end;
 
 use std::future::Future;
 use std::time::Duration;
