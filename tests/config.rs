@@ -463,9 +463,16 @@ fn a_file_of_authorities_for_a_broker_in_plain_text_is_a_warning_and_a_missing_o
     let loaded = Given { file: MINIMAL, sets: &[&set], ..Given::default() }.good();
     let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert_eq!(warned, ["source.rabbitmq.ca_file"]);
-    let encrypted = [("INVITE_RELAY__SOURCE__RABBITMQ__URL", "amqps://broker")];
-    let loaded = Given { file: MINIMAL, sets: &[&set], env: &encrypted }.good();
-    assert_eq!(loaded.warnings, []);
+    let own = set.replace("source", "sink");
+    let loaded = Given { file: MINIMAL, sets: &[&own], ..Given::default() }.good();
+    assert_eq!(loaded.warnings[0].key, "sink.rabbitmq.ca_file");
+    // The sink has no other file.
+    for end in ["SOURCE", "SINK"] {
+        let key = format!("INVITE_RELAY__{end}__RABBITMQ__URL");
+        let encrypted = [(key.as_str(), "amqps://broker")];
+        let loaded = Given { file: MINIMAL, sets: &[&set], env: &encrypted }.good();
+        assert_eq!(loaded.warnings, [], "{end}");
+    }
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn main() {
         if let Some(other) = arguments.iter().find_map(|argument| argument.strip_prefix("--against=")) {
             return versions::run(&mut scene, Path::new(other), only).await;
         }
-        let mut report = Report::begin(quick);
+        // One subject alone is no report.
+        let mut report = Report::begin(quick, only.is_none());
         if wanted("throughput") {
             report.section("throughput", &throughput::run(&mut scene, scale).await);
         }
@@ -100,10 +101,6 @@ fn main() {
         // Last: it stops the broker.
         if wanted("catch-up") {
             report.section("catch-up", &catch_up::run(&mut scene, scale).await);
-        }
-        // One subject alone is no report.
-        if only.is_none() {
-            report.finish();
         }
     });
 }

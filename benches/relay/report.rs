@@ -17,35 +17,42 @@ const SECTIONS: [(&str, &str); 5] = [
 
 pub(crate) struct Report {
     quick: bool,
+    /// Whether the document is written; otherwise sections are only shown.
+    is_written: bool,
     started: Instant,
     sections: BTreeMap<&'static str, String>,
 }
 
 impl Report {
-    pub(crate) fn begin(quick: bool) -> Self {
-        Self { quick, started: Instant::now(), sections: BTreeMap::new() }
+    pub(crate) fn begin(quick: bool, is_written: bool) -> Self {
+        Self { quick, is_written, started: Instant::now(), sections: BTreeMap::new() }
     }
 
-    /// Keeps what a part found out.
+    /// Shows what a part found out, and writes it down: a later part may fail.
     pub(crate) fn section(&mut self, part: &'static str, text: &str) {
         let size = if self.quick { "*A quick run: for orientation only.*\n\n" } else { "" };
         let text = format!("{size}{}\n", text.trim_end());
         println!("\n{text}");
         self.sections.insert(part, text);
+        if self.is_written {
+            self.write();
+        }
     }
 
-    /// Writes the document anew, with the sections of the former one for parts that did not run.
-    pub(crate) fn finish(self) {
+    /// Writes the document anew, with the sections of the former one for parts that did not run, if it is of the same
+    /// machine with the same versions.
+    fn write(&self) {
         let path = root().join("BENCHMARKS.md");
+        let machine = machine();
         let former = std::fs::read_to_string(&path).unwrap_or_default();
+        let former = if former.contains(&machine) { former.as_str() } else { "" };
         let mut document = format!(
             "# Benchmarks\n\nWritten by `scripts/bench` (`scripts/bench PART` renews one section). Each subject takes its \
              turn on the same machine, so compare the columns marked × and not the absolute figures: stub, broker and \
-             database share the cores with the subject.\n\n{}\n",
-            machine()
+             database share the cores with the subject.\n\n{machine}\n"
         );
         for (part, title) in SECTIONS {
-            if let Some(text) = self.sections.get(part).map(String::as_str).or(section_of(&former, part)) {
+            if let Some(text) = self.sections.get(part).map(String::as_str).or(section_of(former, part)) {
                 let _ = write!(document, "\n## {title}\n\n`scripts/bench {part}`\n\n{text}");
             }
         }
@@ -54,7 +61,7 @@ impl Report {
     }
 }
 
-/// The text of a part in a document that [`Report::finish`] wrote.
+/// The text of a part in a document that [`Report::write`] wrote.
 fn section_of<'d>(document: &'d str, part: &str) -> Option<&'d str> {
     let (_, text) = document.split_once(&format!("`scripts/bench {part}`\n\n"))?;
     text.split("\n## ").next()

@@ -35,9 +35,11 @@ async fn authorities(endpoint: &Endpoint) -> io::Result<Option<String>> {
     let unusable =
         |why: String| io::Error::new(ErrorKind::InvalidData, format!("ca_file {}: {why}", path.display()));
     let pem = tokio::fs::read_to_string(path).await.map_err(|error| unusable(error.to_string()))?;
-    // The client library takes a file without certificates for one that asks for nothing.
-    match CertificateDer::pem_slice_iter(pem.as_bytes()).next() {
-        Some(Ok(_)) => Ok(Some(pem)),
-        Some(Err(_)) | None => Err(unusable("it holds no readable PEM certificate".to_owned())),
+    // The client library takes a file without certificates for one that asks for nothing, and names none in its errors.
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(Some(pem)),
+        Ok(_) => Err(unusable("it holds no readable PEM certificate".to_owned())),
+        Err(error) => Err(unusable(format!("it can't be read as PEM: {error}"))),
     }
 }

@@ -107,6 +107,11 @@ fn durability(found: &Inspection, findings: &mut Findings) {
 fn failover(found: &Inspection, findings: &mut Findings) {
     match (found.standbys, found.waits_for_standbys) {
         (0, false) => findings.ok("failover", "the server has no standby that it knows of"),
+        (0, true) => findings.failed(
+            "failover",
+            "commits wait for a standby (synchronous_standby_names), and none follows: nothing can be committed",
+            "bring a standby back, or take it out of synchronous_standby_names on the server",
+        ),
         (_, true) => findings.ok("failover", "commits wait for the standbys in synchronous_standby_names"),
         (standbys, false) => {
             let evidence = format!(

@@ -9,7 +9,7 @@ use invite_relay::invite::{
 };
 use invite_relay::lifecycle::Lifecycle;
 use invite_relay::store::postgres::{Address, PostgresStore, Settings};
-use invite_relay::store::{Admission, Arrival, Due, Error, Receipt, Shared, Work};
+use invite_relay::store::{Admission, Arrival, Due, Error, Hint, Receipt, Shared, Store as _, Work};
 
 use crate::support::certificates::certificates;
 use crate::support::postgres::Postgres;
@@ -198,10 +198,20 @@ async fn every_connection_leaves_a_server_that_takes_no_writes_any_more() {
         store.advance(calling.invite.clone(), input.clone()).await.is_ok()
     })
     .await;
-    until("upkeep to find it", async || store.tidy().await.is_ok()).await;
-    // What is read is not the state from before.
+    // On the connection that was with the other server: what is read is not the state from before.
     let seen = store.show(calling.invite.key.clone()).await.unwrap().unwrap().invite;
     assert_eq!(seen.state.name(), StateName::Ready);
+    store.tidy().await.unwrap();
+    let url = Postgres::url_of_either([&primary, &standby], &database);
+    let other = PostgresStore::open(settings(url), &Lifecycle::new()).await.unwrap();
+    let mut hints = store.hints().unwrap();
+    let mut pks = 2..;
+    until("a hint of another replica", async || {
+        other.accept(vec![arrival(pks.next().unwrap(), Admission::Queue)]).await.unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(1), hints.recv()).await;
+        matches!(heard, Ok(Ok(Hint::Account(_))))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

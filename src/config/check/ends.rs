@@ -29,7 +29,7 @@ pub(super) fn sources(source: &Source, report: &mut Report<'_, '_>) {
         let mend = "set source.rabbitmq.url_file to a file that holds amqp://USER:PASSWORD@HOST:5672/VHOST \
                     (or source.rabbitmq.url to the address itself)";
         let found = report.url("source.rabbitmq.url", rabbitmq.url.as_ref(), rabbitmq.url_file.as_ref());
-        broker_url(found, "source.rabbitmq", Some(mend), rabbitmq.ca_file.is_some(), report);
+        broker_url(found, "source.rabbitmq.url", Some(mend), report);
     }
     readable("source.rabbitmq.ca_file", rabbitmq.ca_file.as_deref(), report);
 
@@ -93,17 +93,19 @@ pub(super) fn sinks(config: &Config, sink: &Sink, report: &mut Report<'_, '_>) {
                 if !source.enabled {
                     let found =
                         report.url("source.rabbitmq.url", source.url.as_ref(), source.url_file.as_ref());
-                    broker_url(found, "source.rabbitmq", None, source.ca_file.is_some(), report);
+                    broker_url(found, "source.rabbitmq.url", None, report);
                 }
             }
             Found::Nothing if source.enabled => {}
             found => {
                 let mend = "set sink.rabbitmq.url_file to a file that holds amqp://USER:PASSWORD@HOST:5672/VHOST \
                             (or sink.rabbitmq.url to the address itself)";
-                broker_url(found, "sink.rabbitmq", Some(mend), rabbitmq.ca_file.is_some(), report);
+                broker_url(found, "sink.rabbitmq.url", Some(mend), report);
             }
         }
     }
+
+    broker_authorities(config, report);
 
     report.positive("sink.webhook.timeout", webhook.timeout);
     readable("sink.webhook.ca_file", webhook.ca_file.as_deref(), report);
@@ -149,33 +151,42 @@ pub(super) fn amqp_name(key: &str, name: &str, report: &mut Report<'_, '_>) {
     }
 }
 
-/// The address of `section`'s broker; `missing` is the mend if it must be there.
-fn broker_url(
-    found: Found<SecretUrl>,
-    section: &str,
-    missing: Option<&str>,
-    has_ca_file: bool,
-    report: &mut Report<'_, '_>,
-) {
+/// A file of authorities is of no use where no broker that it is for is reached over TLS, and whoever has set it will think
+/// that one is.
+fn broker_authorities(config: &Config, report: &mut Report<'_, '_>) {
+    let (source, sink) = (&config.source.rabbitmq, &config.sink.rabbitmq);
+    let of_source = (source.enabled, source.url_source());
+    let of_sink = (sink.enabled, config.sink_rabbitmq_url());
+    let inherited = sink.ca_file.is_none().then(|| of_sink.clone());
+    for (key, is_set, ends) in [
+        ("source.rabbitmq.ca_file", source.ca_file.is_some(), [Some(of_source), inherited]),
+        ("sink.rabbitmq.ca_file", sink.ca_file.is_some(), [Some(of_sink), None]),
+    ] {
+        let urls = ends.into_iter().flatten().filter(|(enabled, _)| *enabled).filter_map(|(_, url)| url);
+        let schemes: Vec<_> = urls
+            .filter_map(|url| url.read_url().ok()?.parse().ok())
+            .map(|url| url.scheme().to_owned())
+            .collect();
+        if is_set && !schemes.is_empty() && schemes.iter().all(|scheme| scheme == "amqp") {
+            let message = "says nothing to a broker that is reached in plain text";
+            report.warn(key, message, "write amqps:// in the broker's URL, or remove it");
+        }
+    }
+}
+
+fn broker_url(found: Found<SecretUrl>, key: &str, missing: Option<&str>, report: &mut Report<'_, '_>) {
     match found {
-        Found::Value { key, value } => match value.parse() {
-            Ok(url) if url.scheme() == "amqps" && url.has_host() => {}
-            Ok(url) if url.scheme() == "amqp" && url.has_host() => {
-                if has_ca_file {
-                    let mend = format!("write amqps:// in {key}, or remove it");
-                    let message = "says nothing to a broker that is reached in plain text";
-                    report.warn(&format!("{section}.ca_file"), message, &mend);
-                }
-            }
-            _ => {
+        Found::Value { key, value } => {
+            let fits = |url: &url::Url| matches!(url.scheme(), "amqp" | "amqps") && url.has_host();
+            if !value.parse().is_ok_and(|url| fits(&url)) {
                 let mend = "write amqp://USER:PASSWORD@HOST:5672/VHOST or amqps://…; \"/\" as a vhost is %2f, \
                             and special characters in the password are percent-encoded";
                 report.wrong(&key, "not an amqp or amqps URL", mend);
             }
-        },
+        }
         Found::Nothing => {
             if let Some(mend) = missing {
-                report.missing(&format!("{section}.url"), "is not set", mend);
+                report.missing(key, "is not set", mend);
             }
         }
         Found::Bad => {}

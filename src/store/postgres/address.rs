@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs};
 
 use super::limits;
 
@@ -81,6 +81,8 @@ impl Address {
             .ssl_mode(if tls == Tls::Verified { SslMode::Require } else { SslMode::Disable })
             // Of several hosts, the one that takes writes.
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            // Each try begins with another one: a host that hangs uses up the time of the whole try.
+            .load_balance_hosts(LoadBalanceHosts::Random)
             .connect_timeout(limits::CONNECT)
             .keepalives_idle(limits::KEEPALIVE)
             .keepalives_interval(limits::KEEPALIVE)

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Connection, NoTls, Socket};
+use tokio_postgres::{Client, Connection, NoTls, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::address::{Address, Tls};
@@ -49,17 +49,11 @@ impl managed::Manager for Connector {
         client: &mut ClientWrapper,
         _: &managed::Metrics,
     ) -> managed::RecycleResult<Error> {
-        if client.is_closed() {
-            return Err(managed::RecycleError::message("closed"));
-        }
         // After a failover the old server may still answer, and its answers may be old.
-        let looking =
-            tokio::time::timeout(limits::CONNECT, client.query_one("SHOW transaction_read_only", &[]));
-        match looking.await {
-            Ok(Ok(row)) if row.get::<_, &str>(0) == "off" => Ok(()),
-            Ok(_) => Err(managed::RecycleError::message("the server takes no writes any more")),
-            Err(_) => Err(managed::RecycleError::message("the server does not answer")),
+        if client.is_closed() || !takes_writes(client).await {
+            return Err(managed::RecycleError::message("not to be used any more"));
         }
+        Ok(())
     }
 }
 
@@ -155,6 +149,16 @@ pub(super) fn tls(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, Error> {
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
+}
+
+/// Whether there is a server at the other end that takes writes.
+pub(super) async fn takes_writes(client: &Client) -> bool {
+    let looking = client.simple_query("SHOW transaction_read_only");
+    let Ok(Ok(answer)) = tokio::time::timeout(limits::LOOK, looking).await else { return false };
+    answer.iter().any(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0) == Some("off"),
+        _ => false,
+    })
 }
 
 /// Whether the server takes no writes: after a failover, another one of the address does.

@@ -16,12 +16,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Tls;
 use super::connect::{self, AddressSource, unavailable};
+use super::group::silent;
+use super::limits;
 use crate::invite::AccountName;
 use crate::store::{Error, Hint};
 
 const CHANNEL: &str = "invite_relay";
 /// Between two notifications of one process.
 const PACE: Duration = Duration::from_millis(300);
+/// Between two looks whether the server still takes writes: others tell only where they do.
+const CHECK: Duration = Duration::from_secs(5);
 /// Between two tries to listen.
 const RETRY: Duration = Duration::from_secs(2);
 /// A payload is at most 8000 bytes; with more accounts than this, everybody is meant.
@@ -100,9 +104,12 @@ impl Hints {
             }
         };
         let wrap = |error: tokio_postgres::Error| unavailable(&error);
-        client.batch_execute(&format!("LISTEN {CHANNEL}")).await.map_err(wrap)?;
+        let listen = format!("LISTEN {CHANNEL}");
+        let listening = client.batch_execute(&listen);
+        tokio::time::timeout(limits::ROUND, listening).await.map_err(|_| silent())?.map_err(wrap)?;
         // What was told before is not heard any more.
         let _ = self.heard.send(Hint::Everything);
+        let mut check = tokio::time::interval(CHECK);
         loop {
             tokio::select! {
                 payload = inbox.recv() => match payload {
@@ -110,8 +117,14 @@ impl Hints {
                     None => return Ok(()),
                 },
                 () = self.something.notified() => {
-                    self.notify(&client).await.map_err(wrap)?;
+                    let telling = tokio::time::timeout(limits::ROUND, self.notify(&client));
+                    telling.await.map_err(|_| silent())?.map_err(wrap)?;
                     tokio::time::sleep(PACE).await;
+                }
+                _ = check.tick() => {
+                    if !connect::takes_writes(&client).await {
+                        return Err(Error::Unavailable("the server takes no writes any more".to_owned()));
+                    }
                 }
             }
         }

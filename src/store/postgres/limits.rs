@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Until a connection is there, with its login.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
+/// Until a connection that is there answers a question of no consequence.
+pub(super) const LOOK: Duration = Duration::from_secs(2);
 /// A connection that is silent for this long is probed.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(10);
 /// A whole transaction as we see it; beyond, its connection is given up. Longer than the server's own limits, which

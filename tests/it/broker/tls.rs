@@ -54,15 +54,22 @@ async fn a_broker_is_trusted_by_its_certificate_only() {
 async fn a_file_of_authorities_that_can_not_be_used_is_named_and_trusts_nobody() {
     let (broker, directory) = broker();
     let url = broker.url_with_tls("127.0.0.1");
+    let good = std::fs::read_to_string(directory.path().join("ca.crt")).unwrap();
     std::fs::write(directory.path().join("empty.crt"), "").unwrap();
+    std::fs::write(directory.path().join("cut.crt"), format!("{good}{}", &good[..good.len() / 2])).unwrap();
     for (name, why) in [
         ("missing.crt", "No such file"),
         ("empty.crt", "no readable PEM certificate"),
         ("server.key", "no readable PEM certificate"),
+        ("cut.crt", "can't be read as PEM"),
     ] {
         let file = directory.path().join(name);
-        let error = enter(&url, Some(&file)).await.unwrap_err().to_string();
-        assert!(error.contains(&format!("ca_file {}", file.display())) && error.contains(why), "{error}");
+        let endpoint = endpoint(&url).with_ca_file(Some(file.clone()));
+        let errors =
+            [greet(&endpoint).await.unwrap_err(), Box::pin(connect(&endpoint, "test")).await.err().unwrap()];
+        for error in errors.map(|error| error.to_string()) {
+            assert!(error.contains(&format!("ca_file {}", file.display())) && error.contains(why), "{error}");
+        }
     }
 }
 

@@ -72,8 +72,22 @@ async fn a_server_that_goes_on_without_taking_writes_is_left_for_the_one_that_ta
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_is_left_for_the_one_that_takes_writes() {
+    let pair = Pair::new("hanging").await;
+    let Pair { api, bus, primary, standby, .. } = &pair;
+    bus.tell(1..=150).await;
+    api.effects(40).await;
+    tokio::task::block_in_place(|| {
+        primary.freeze();
+        standby.promote();
+    });
+    bus.tell(151..=300).await;
+    pair.each_event_is_one_code("hanging server").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_doctor_warns_of_a_standby_that_commits_do_not_wait_for() {
-    let Pair { primary, service, standby: _standby, .. } = Pair::new("doctor-standby").await;
+    let Pair { primary, service, standby, .. } = Pair::new("doctor-standby").await;
     let found = || {
         let doctor = service.run(&["doctor", "--output", "json"]);
         let report: Value = serde_json::from_slice(&doctor.stdout).unwrap();
@@ -87,4 +101,8 @@ async fn the_doctor_warns_of_a_standby_that_commits_do_not_wait_for() {
     println!("{warning:#}");
     assert_eq!(warning["verdict"], "warning");
     assert!(warning["mend"].as_str().unwrap().contains("synchronous_standby_names"), "{warning}");
+    tokio::task::block_in_place(|| standby.stop());
+    until("the server to miss its standby", async || found()["verdict"] == "ok").await;
+    tokio::task::block_in_place(|| primary.set("synchronous_standby_names", "*"));
+    until("commits to wait for nobody", async || found()["verdict"] == "failed").await;
 }

@@ -65,7 +65,7 @@ impl Postgres {
         }
         // The first number is asked to go at once (SIGQUIT), so that it takes its own processes along.
         let script = r#"while read -r line; do server=$line; done
-            if [ -n "$server" ]; then kill -QUIT "$server"; while kill -0 "$server"; do sleep 0.05; done; fi 2>/dev/null
+            if [ -n "$server" ]; then kill -QUIT "$server"; kill -CONT "$server"; while kill -0 "$server"; do sleep 0.05; done; fi 2>/dev/null
             rm -rf "$0""#;
         let mut watchdog = Command::new("sh")
             .args(["-c", script])
@@ -108,7 +108,7 @@ impl Postgres {
 
     /// Makes a standby the server that takes writes.
     pub(crate) fn promote(&self) {
-        self.run("postgres", "SELECT pg_promote()");
+        assert_eq!(self.run("postgres", "SELECT pg_promote()"), "t", "the standby's log:\n{}", self.log());
     }
 
     /// Changes a setting of the running server.
@@ -203,6 +203,24 @@ impl Postgres {
     /// Kills the server without warning.
     pub(crate) fn kill(&self) {
         self.end(rustix::process::Signal::KILL);
+    }
+
+    /// Freezes the server with all its processes: connections are taken by the kernel, and nothing answers.
+    pub(crate) fn freeze(&self) {
+        let server = self.server.lock().unwrap();
+        let server = rustix::process::Pid::from_child(server.as_ref().unwrap());
+        rustix::process::kill_process(server, rustix::process::Signal::STOP).unwrap();
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else { continue };
+            // pid (name) state parent …
+            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+            if parent == Some(&server.as_raw_nonzero().to_string()) {
+                let pid = stat.split(' ').next().and_then(|pid| pid.parse().ok());
+                let pid = pid.and_then(rustix::process::Pid::from_raw).unwrap();
+                // It may have ended meanwhile.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::STOP);
+            }
+        }
     }
 
     fn end(&self, signal: rustix::process::Signal) {
