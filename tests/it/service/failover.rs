@@ -15,6 +15,7 @@ struct Pair {
     bus: Bus,
     primary: Postgres,
     standby: Postgres,
+    database: String,
     service: Service,
 }
 
@@ -32,7 +33,7 @@ impl Pair {
             .with("store.url", Postgres::url_of_either([&primary, &standby], &database))
             .with("sink.rabbitmq.confirm_timeout", "5s");
         let service = Service::start(&settings).await;
-        Self { api, bus, primary, standby, service }
+        Self { api, bus, primary, standby, database, service }
     }
 
     async fn each_event_is_one_code(&self, what: &str) {
@@ -46,7 +47,7 @@ impl Pair {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_dies_and_leaves_its_work_to_the_standby_loses_and_doubles_nothing() {
     let pair = Pair::new("failover").await;
-    let Pair { api, bus, primary, standby, service } = &pair;
+    let Pair { api, bus, primary, standby, service, .. } = &pair;
     bus.tell(1..=150).await;
     api.effects(40).await;
     tokio::task::block_in_place(|| primary.kill());
@@ -73,14 +74,16 @@ async fn a_server_that_goes_on_without_taking_writes_is_left_for_the_one_that_ta
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_is_left_for_the_one_that_takes_writes() {
-    let pair = Pair::new("hanging").await;
-    let Pair { api, bus, primary, standby, .. } = &pair;
+    let mut pair = Pair::new("hanging").await;
+    let Pair { api, bus, primary, standby, database, service } = &mut pair;
     bus.tell(1..=150).await;
     api.effects(40).await;
     tokio::task::block_in_place(|| {
         primary.freeze();
         standby.promote();
     });
+    // The test itself would have to wait for the other at every second look.
+    service.look_into(standby.url(database));
     bus.tell(151..=300).await;
     pair.each_event_is_one_code("hanging server").await;
 }

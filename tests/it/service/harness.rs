@@ -65,6 +65,11 @@ impl Service {
         settings.clone().with("store.url", url).write(&self.config_path());
     }
 
+    /// From now on the test itself looks into the store at this address; the service keeps its own.
+    pub(crate) fn look_into(&mut self, database: String) {
+        self.database = Some(database);
+    }
+
     /// A variable of the environment that it is started in.
     pub(crate) fn environment(&mut self, name: &'static str, value: impl Into<OsString>) {
         self.environment.push((name, value.into()));
