@@ -22,6 +22,7 @@ pub(crate) struct RabbitMq {
     scripts: &'static Path,
     home: PathBuf,
     ports: Ports,
+    tls: bool,
     node: Mutex<Option<Child>>,
     /// Reads the node's process id, line by line, and kills the last one when this pipe closes, whichever way.
     watchdog: Mutex<(Child, Option<ChildStdin>)>,
@@ -95,6 +96,7 @@ impl RabbitMq {
             scripts,
             home,
             ports,
+            tls: certificate.is_some(),
             node: Mutex::new(None),
             watchdog: Mutex::new((watchdog, pipe)),
             epmd: Mutex::new(epmd),
@@ -115,7 +117,7 @@ impl RabbitMq {
         assert!(node.is_none(), "the node is running");
         let mut child = self.spawn();
         let started = Instant::now();
-        while TcpStream::connect(self.address()).is_err() {
+        while !self.listens() {
             if child.try_wait().unwrap().is_some() {
                 // Soon after a kill the node's name or port may still be taken; an init system would try again too.
                 child = self.spawn();
@@ -124,6 +126,12 @@ impl RabbitMq {
             std::thread::sleep(Duration::from_millis(50));
         }
         *node = Some(child);
+    }
+
+    /// A node takes plain connections some moments before those over TLS.
+    fn listens(&self) -> bool {
+        let port = if self.tls { self.ports.amqps } else { self.ports.amqp };
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
     }
 
     fn spawn(&self) -> Child {
