@@ -11,8 +11,8 @@ use axum::http::HeaderName;
 use tokio::net::TcpListener;
 
 use crate::broker::{
-    self, Address, Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions,
-    QueueType, SinkTopology, Topology, WayIn,
+    Address, Consumer, ConsumerOptions, Endpoint, Mode, Observer, Publisher, PublisherOptions, QueueType,
+    SinkTopology, Topology, WayIn,
 };
 use crate::config::{self, Config, Secret, SecretFiles, SecretListSource, SecretSource};
 use crate::dashdoc::client::{self, Client, TokenSource};
@@ -90,15 +90,16 @@ fn address(
     let source = source.with_context(|| format!("{key} is not set"))?;
     let url = secrets.watch(source).with_context(|| key.to_owned())?;
     let ca_file = ca_file.cloned();
-    let read = move |url: &Secret| Ok(Endpoint::parse(&url.reveal().into())?.with_ca_file(ca_file.clone()));
+    let read = move |url: &Secret| {
+        Endpoint::parse(&url.reveal().into()).map(|endpoint| endpoint.with_ca_file(ca_file.clone()))
+    };
     let first = read(&url.current()).with_context(|| key.to_owned())?;
     let last_good = Mutex::new((url.version(), first));
     Ok(Address::new(move || {
         let mut known = last_good.lock().unwrap_or_else(PoisonError::into_inner);
         let version = url.version();
         if known.0 != version {
-            let current: Result<_, broker::Error> = read(&url.current());
-            *known = (version, current.unwrap_or_else(|_| known.1.clone()));
+            *known = (version, read(&url.current()).unwrap_or_else(|_| known.1.clone()));
         }
         known.1.clone()
     }))
