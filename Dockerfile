@@ -13,7 +13,8 @@
 ARG RUST_VERSION=1.95
 ARG DEBIAN=bookworm
 
-FROM rust:${RUST_VERSION}-slim-${DEBIAN} AS build
+# Not the slim one: the allocator is built with make.
+FROM rust:${RUST_VERSION}-${DEBIAN} AS build
 WORKDIR /build
 RUN cargo install --locked --version 0.7.0 cargo-auditable
 # The dependencies in a layer of their own: it is made anew only when they change. The benchmarks stay empty: the manifest

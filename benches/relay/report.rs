@@ -77,6 +77,12 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     quantile(&values, 0.5)
 }
 
+/// The quartiles; `None` of nothing.
+pub(crate) fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
+    values.sort_by(f64::total_cmp);
+    (!values.is_empty()).then(|| [0.25, 0.5, 0.75].map(|part| quantile(&values, part)))
+}
+
 /// Of sorted values.
 pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
     #[expect(
@@ -109,7 +115,7 @@ fn machine() -> String {
     format!(
         "| | |\n|---|---|\n| machine | {cpus} cores of {}, {} GiB, Linux {} |\n| compiler | {} |\n| broker | \
          rabbitmq-server {}, one scheduler, quorum queue for the source |\n| database | PostgreSQL {}, `fsync` on |\n\
-         | relay | {}, release build, traces sampled at 10 % and exported |",
+         | relay | {}, release build, its allocator jemalloc (the others: glibc), traces sampled at 10 % and exported |",
         line_of("/proc/cpuinfo", "model name"),
         kib.div_ceil(1024 * 1024),
         said("uname", &["-r"]),

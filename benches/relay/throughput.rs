@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::Scale;
 use crate::platform::Bus;
 use crate::process::Process;
-use crate::report::{median, note, quantile};
+use crate::report::{median, note, quartiles};
 use crate::scene::{Api, Scene, Subject};
 
 /// Events of one run. In shorter ones the start weighs too much.
@@ -62,13 +62,8 @@ pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
         // One subject alone has nothing to be compared with.
         let bare = runs.get(Subject::Bare.name()).cloned().unwrap_or_default();
         let ratio = |runs: &[Run], of: fn(&Run) -> f64| {
-            let mut ratios: Vec<f64> = runs.iter().zip(&bare).map(|(run, bare)| of(run) / of(bare)).collect();
-            if ratios.is_empty() {
-                return "–".to_owned();
-            }
-            ratios.sort_by(f64::total_cmp);
-            let [low, middle, high] = [0.25, 0.5, 0.75].map(|part| quantile(&ratios, part));
-            format!("{middle:.2} ({low:.2}–{high:.2})")
+            let ratios = quartiles(runs.iter().zip(&bare).map(|(run, bare)| of(run) / of(bare)).collect());
+            ratios.map_or("–".to_owned(), |[low, middle, high]| format!("{middle:.2} ({low:.2}–{high:.2})"))
         };
         for (name, runs) in &runs {
             let run = middle(runs);
