@@ -115,7 +115,7 @@ fn machine() -> String {
     format!(
         "| | |\n|---|---|\n| machine | {cpus} cores of {}, {} GiB, Linux {} |\n| compiler | {} |\n| broker | \
          rabbitmq-server {}, one scheduler, quorum queue for the source |\n| database | PostgreSQL {}, `fsync` on |\n\
-         | relay | {}, release build, its allocator jemalloc (the others: glibc), traces sampled at 10 % and exported |",
+         | relay | {}, release build, traces sampled at 10 % and exported |",
         line_of("/proc/cpuinfo", "model name"),
         kib.div_ceil(1024 * 1024),
         said("uname", &["-r"]),

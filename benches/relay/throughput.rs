@@ -33,7 +33,7 @@ pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
     let n_rounds = if scale.n_runs == 1 { 1 } else { N_ROUNDS };
     let mut text = format!(
         "{} events wait in a quorum queue; counted from the first {}th heard of on. Medians of {} rounds; × (a) is the \
-         median of the rounds' ratios, with their quartiles.\n\n\
+         median of the rounds' ratios, with their quartiles. The relay brings its allocator, the loop uses the system's.\n\n\
          | API | subject | events/s | × (a) | CPU s per 1,000 | × (a) | peak MiB |\n|---|---|---:|---:|---:|---:|---:|\n",
         scale.of(N_EVENTS),
         WARM_UP_PART,
