@@ -21,6 +21,8 @@ pub enum Input {
     Called(Answer),
     /// The answer to the GET.
     Read(Answer),
+    /// The request to the API did not leave and never will: the account's gate had closed before.
+    Unsent,
     /// A sink has confirmed the announcement.
     Confirmed(Sink),
     /// A round of announcing ended with sinks still pending.
@@ -99,6 +101,7 @@ pub fn step(invite: Invite, input: Input, rules: &Rules, moment: Moment) -> Step
         Input::Take => machine.take(invite),
         Input::Called(answer) => machine.called(invite, answer),
         Input::Read(answer) => machine.read(invite, answer),
+        Input::Unsent => machine.unsent(invite),
         Input::Confirmed(sink) => machine.confirmed(invite, sink),
         Input::Unconfirmed(setback) => machine.unconfirmed(invite, setback),
         Input::Refused(failure) => machine.refused(invite, failure),
@@ -200,6 +203,25 @@ impl Machine<'_> {
             | State::Published { verify: None, .. }
             | State::Dead { .. } => rest(invite),
         }
+    }
+
+    /// As if it had not been taken up; from here on the gate holds it.
+    fn unsent(&self, mut invite: Invite) -> Step {
+        let now = self.moment.now;
+        match &mut invite.state {
+            State::Calling { .. } => {
+                invite.attempts = invite.attempts.saturating_sub(1);
+                invite.state = State::Parked { due: now };
+            }
+            State::Received { due } | State::Unknown { due, .. } => *due = now,
+            State::Published { verify: Some(verify), .. } => verify.due = now,
+            State::Waiting { .. }
+            | State::Parked { .. }
+            | State::Ready { .. }
+            | State::Published { verify: None, .. }
+            | State::Dead { .. } => {}
+        }
+        rest(invite)
     }
 
     /// Policy `reuse`: a code that is there is taken, and only a trucker without one is called for.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 
-use super::limiter::{Limiter, Slot};
+use super::limiter::{self, Limiter, Slot};
 use crate::dashdoc::client::{Client, Exchange};
 use crate::invite::{
     AccountName, Answer, Circuit, Effect, FailureClass, Gate, GateReason, GateRules, Passage, Refusal,
@@ -37,7 +37,10 @@ pub struct Account {
     /// Woken when there may be something to do: new work, an earlier due time, a gate that moved.
     pub wake: Notify,
     limits: Limits,
+    /// For work in hand: [`Limits::in_hand`].
     places: Arc<Semaphore>,
+    /// For requests at the API: `dashdoc.max_in_flight`.
+    requests: Arc<Semaphore>,
     /// Readiness watches it.
     gate: watch::Sender<Gate>,
     /// See [`Account::moves`].
@@ -50,16 +53,32 @@ pub struct Account {
     metrics: Arc<Metrics>,
 }
 
-/// Leave to make one request, or a probe that excludes all others. Dropping it frees the place.
+impl Limits {
+    /// How much may be taken up at one time: what may be at the API, and a little ahead of it, so that no turn at the API
+    /// passes while a lease is committed. At Dashdoc's pace nothing: a commit is over long before the next turn. The less
+    /// that is, the better, because what a crash leaves has to be read back, also if its request had not left.
+    fn in_hand(&self) -> u32 {
+        let ahead = limiter::in_a_commit(self.rate_per_second).min(self.max_in_flight / 2);
+        self.max_in_flight.saturating_add(ahead)
+    }
+}
+
+/// Leave to have one piece of work in hand, or a probe that excludes all others. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Place {
     _permit: OwnedSemaphorePermit,
     slot: Option<Slot>,
+    probe: bool,
 }
+
+/// A request at the API. Dropping it lets the next one leave.
+#[derive(Debug)]
+#[must_use]
+pub struct Departed(#[expect(dead_code, reason = "held for what its end does")] OwnedSemaphorePermit);
 
 impl Place {
     const fn new(permit: OwnedSemaphorePermit) -> Self {
-        Self { _permit: permit, slot: None }
+        Self { _permit: permit, slot: None, probe: false }
     }
 
     /// The same place, with the time when its request may leave.
@@ -84,7 +103,8 @@ impl Account {
             limiter: Limiter::new(limits.rate_per_second),
             wake: Notify::new(),
             limits,
-            places: Arc::new(Semaphore::new(limits.max_in_flight as usize)),
+            places: Arc::new(Semaphore::new(limits.in_hand() as usize)),
+            requests: Arc::new(Semaphore::new(limits.max_in_flight as usize)),
             gate: watch::Sender::new(gate),
             moves: AtomicU64::new(0),
             circuit: Mutex::default(),
@@ -131,13 +151,17 @@ impl Account {
         self.limiter.give_back(place.slot);
     }
 
-    /// Waits until the request may leave. To be called right before it does.
-    pub async fn depart(&self, place: &mut Place) {
+    /// Waits until the request may leave. To be called right before it does. `None` if the gate has closed meanwhile:
+    /// then it must not.
+    pub async fn depart(&self, place: &mut Place) -> Option<Departed> {
+        let request = Arc::clone(&self.requests).acquire_owned().await;
+        let request = request.expect("the semaphore is never closed");
         let slot = match place.slot.take() {
             Some(slot) => slot,
             None => self.limiter.acquire().await,
         };
         self.limiter.depart(slot).await;
+        (place.probe || self.passage() == Passage::Free).then_some(Departed(request))
     }
 
     /// Waits until a second request may leave from the same place.
@@ -157,8 +181,8 @@ impl Account {
 
     /// Waits until nothing is in flight, and keeps it so: a probe goes alone.
     pub async fn alone(&self) -> Place {
-        let all = Arc::clone(&self.places).acquire_many_owned(self.limits.max_in_flight).await;
-        Place::new(all.expect("the semaphore is never closed"))
+        let all = Arc::clone(&self.places).acquire_many_owned(self.limits.in_hand()).await;
+        Place { probe: true, ..Place::new(all.expect("the semaphore is never closed")) }
     }
 
     /// Tells intake whether older work waits in the store.

@@ -4,8 +4,8 @@
 //! one rule more: of the API's limit of N per second, the Nth request before must have left a second ago. The rule looks
 //! at when that one really left, because between getting a slot and leaving lies a commit. So slots are given out
 //! a little ahead, the commit is done meanwhile, and a limit is used in full without more requests leaving in any one
-//! second. (A request whose commit takes longer than that leaves when it is done, without another look.) How far apart
-//! slots are is the [`Pace`]'s to say, which learns from what the API refuses.
+//! second. A request that is not ready at its time leaves when it is, after another look at the rule. How far apart slots
+//! are is the [`Pace`]'s to say, which learns from what the API refuses.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -46,6 +46,17 @@ pub struct Slot {
     at: Instant,
     /// Whether it is among the departures; none is at rates beyond the timers' grain.
     counted: bool,
+}
+
+/// Requests that leave at this pace in the time of a commit.
+pub(super) fn in_a_commit(per_second: f64) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, and is never negative"
+    )]
+    let requests = (per_second * AHEAD.as_secs_f64()) as u32;
+    requests
 }
 
 impl Limiter {
@@ -115,11 +126,23 @@ impl Limiter {
 
     /// Waits until it is the slot's time. To be called right before the request leaves.
     pub async fn depart(&self, slot: Slot) {
-        if slot.counted {
-            tokio::time::sleep_until(slot.at).await;
+        if !slot.counted {
+            return;
+        }
+        let mut at = slot.at;
+        loop {
+            tokio::time::sleep_until(at).await;
             let mut state = self.state();
-            state.departures.remove(slot.at);
-            state.departures.add(now());
+            state.departures.remove(at);
+            // Others may have left close before, if this one is late.
+            let now = now();
+            let window = Spacing::of(state.pace.rate(self.elapsed(now))).window;
+            let free = window.and_then(|n| state.departures.back_from(now, n)).map(|left| left + WINDOW);
+            at = free.map_or(now, |free| free.max(now));
+            state.departures.add(at);
+            if at == now {
+                return;
+            }
         }
     }
 
@@ -219,7 +242,16 @@ impl Departures {
 
     /// The nth from the end.
     fn back(&self, n: usize) -> Option<Instant> {
-        self.0.len().checked_sub(n).and_then(|index| self.0.get(index)).copied()
+        self.nth_before(self.0.len(), n)
+    }
+
+    /// The nth back from `at`.
+    fn back_from(&self, at: Instant, n: usize) -> Option<Instant> {
+        self.nth_before(self.0.partition_point(|time| *time <= at), n)
+    }
+
+    fn nth_before(&self, index: usize, n: usize) -> Option<Instant> {
+        index.checked_sub(n).and_then(|index| self.0.get(index)).copied()
     }
 }
 
@@ -312,6 +344,26 @@ mod tests {
         let left = with_commits(&[2, 170, 0, 3, 90, 1, 400, 10, 60, 0, 5], 60).await;
         assert!(most_in_a_second(&left) <= 10, "{}", most_in_a_second(&left));
         assert!(left.len() >= 550, "{} of 600", left.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_were_held_up_for_long_make_no_second_hold_more_than_the_limit() {
+        let limiter = Limiter::new(10.0);
+        let mut left = Vec::new();
+        let mut held_up = Vec::new();
+        for _ in 0..4 {
+            held_up.push(limiter.acquire().await);
+        }
+        for _ in 0..15 {
+            left.push(leave(&limiter).await);
+        }
+        for slot in held_up {
+            limiter.depart(slot).await;
+            left.push(now());
+        }
+        assert!(most_in_a_second(&left) <= 10, "{} in a second", most_in_a_second(&left));
+        let took = left[left.len() - 1] - left[0];
+        assert!(took <= SECOND * 2, "{took:?} for 19 requests");
     }
 
     #[tokio::test(start_paused = true)]

@@ -51,7 +51,13 @@ impl Relay {
                 debug_assert!(false, "an effect on the API without a place");
                 return;
             };
-            account.depart(place_at_api).await;
+            let Some(departed) = account.depart(place_at_api).await else {
+                // Nobody has called, so nothing needs to be read back: it waits in the store like all other work.
+                if let Some(next) = self.record(work.invite, Input::Unsent, &attempt).await {
+                    self.wake_account(&next.invite);
+                }
+                return;
+            };
             if let State::Calling { lease_until } = work.invite.state
                 && self.store.now().after(account.client.timeout()) > lease_until
             {
@@ -62,6 +68,7 @@ impl Relay {
             }
             let mut exchange = self.ask(account, operation, &work.invite, &attempt).await;
             account.observe(effect, &mut exchange).await;
+            drop(departed);
             let input = match operation {
                 Operation::Generate => Input::Called(exchange.answer),
                 Operation::Read => Input::Read(exchange.answer),

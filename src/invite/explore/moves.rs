@@ -145,6 +145,7 @@ impl Moves<'_> {
         self.hear("a call makes a code in an outage", applied, at, heard);
         let mut without = self.world;
         without.left.api_faults = left;
+        self.hear("a call does not leave", without, at, Heard::Unsent);
         for class in [Unknown, Transient, Throttled, NotFound, Rejected] {
             self.hear("a call fails", without, at, Heard::Called(Reply::Failed(class)));
         }
@@ -171,6 +172,7 @@ impl Moves<'_> {
         self.hear("a read answers", next, at, Heard::Read(truth));
         let Some(left) = next.left.api_faults.checked_sub(1) else { return };
         next.left.api_faults = left;
+        self.hear("a read does not leave", next, at, Heard::Unsent);
         for class in [Unknown, Throttled, NotFound, Rejected] {
             self.hear("a read fails", next, at, Heard::Read(Reply::Failed(class)));
         }

@@ -39,7 +39,7 @@ pub(super) fn settle(world: &mut World, before: &Invite, heard: Heard) {
         (StateName::Calling, Heard::Called(Reply::Failed(class) | Reply::Outage(class))) => {
             !matches!(class, FailureClass::Unknown | FailureClass::Doubtful)
         }
-        (StateName::Calling, Heard::Called(Reply::Code(_)))
+        (StateName::Calling, Heard::Called(Reply::Code(_)) | Heard::Unsent)
         | (StateName::Unknown, Heard::Read(Reply::Code(_) | Reply::NoCode)) => true,
         _ => false,
     };

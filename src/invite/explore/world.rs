@@ -71,6 +71,7 @@ pub(super) enum Heard {
     Take,
     Called(Reply),
     Read(Reply),
+    Unsent,
     Confirmed(Sink),
     Unconfirmed { refused: bool },
     Redrive,
@@ -107,7 +108,7 @@ pub(super) struct Told {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Budget {
-    /// Answers of the API other than the plain truth.
+    /// Answers of the API other than the plain truth, and requests that don't leave.
     pub(super) api_faults: u8,
     /// Of these, calls that have their effect after their answer.
     pub(super) late: u8,
@@ -234,6 +235,7 @@ impl Heard {
             Self::Take => Input::Take,
             Self::Called(reply) => Input::Called(reply.into_answer()),
             Self::Read(reply) => Input::Read(reply.into_answer()),
+            Self::Unsent => Input::Unsent,
             Self::Confirmed(sink) => Input::Confirmed(sink),
             Self::Unconfirmed { refused: true } => Input::Unconfirmed(Setback::Refused),
             Self::Unconfirmed { refused: false } => Input::Unconfirmed(Setback::Away),

@@ -35,6 +35,18 @@ fn check_by(
     step.next
 }
 
+#[test]
+fn a_request_that_did_not_leave_costs_no_attempt_and_is_due_again() {
+    for (state, back, attempts) in [
+        (calling(), State::Parked { due: NOW }, 0),
+        (State::Received { due: later(60) }, received(), 0),
+        (State::Unknown { due: later(60), reads: 2 }, unknown(2), 1),
+        (published(1, Some(Verify { due: later(60), reads: 2 })), verifying(2), 1),
+    ] {
+        check(state, Input::Unsent, &back, attempts, None);
+    }
+}
+
 fn reuse() -> Rules {
     Rules { policy: Policy::Reuse, ..rules() }
 }

@@ -1,6 +1,6 @@
 //! Outages of the API cost no attempts.
 
-use invite_relay::dashdoc::simulator::{DEFAULT_TOKEN, Faults, Mix, Settings};
+use invite_relay::dashdoc::simulator::{DEFAULT_TOKEN, Faults, HoldAt, Mix, Settings};
 use invite_relay::invite::StateName;
 
 use super::checker::check;
@@ -144,6 +144,46 @@ async fn a_refused_token_parks_the_account_until_its_file_changes() {
     service.settle(20).await;
     println!("a new token: {}", check(1..=20, &bus.take_announced().await, &api.handle));
     assert_eq!(service.part("account.default").await["ready"], true);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_up_ahead_of_its_turn_goes_back_without_a_request_when_the_gate_closes() {
+    let (api, bus) = (Api::faultless().await, bus("ahead").await);
+    let directory = tempfile::tempdir().unwrap();
+    let token_file = directory.path().join("token");
+    std::fs::write(&token_file, DEFAULT_TOKEN).unwrap();
+    let settings = bus
+        .as_sink(bus.as_source(api.settings().without("dashdoc.token")))
+        .with("dashdoc.token_file", token_file.to_str().unwrap())
+        .with("dashdoc.max_in_flight", 8)
+        .with("retry.probe_delay", "10m");
+    let mut held: Vec<_> = (1..=20).map(|pk| Some(api.handle.hold_post(pk, HoldAt::BeforeEffect))).collect();
+    let service = Service::start(&settings).await;
+    bus.tell(1..=20).await;
+    let calling = || {
+        let invites = service.invites();
+        invites.iter().filter(|invite| invite.state.name() == StateName::Calling).count()
+    };
+    // At 500/s, up to half as many as may be at the API are committed ahead of their turn.
+    until("eight requests, and four to follow", async || calling() == 12).await;
+    api.handle.wait_for(|view| view.stats().in_flight == 8).await;
+
+    // One turn gets free. Who takes it is refused; the others must not ask any more.
+    api.handle.set_tokens(["the-new-token"]);
+    let arrived = |pk: u64| api.handle.trucker(pk).is_some_and(|trucker| trucker.posts == 1);
+    let first = (1..=20).position(arrived).unwrap();
+    drop(held[first].take());
+    until("the gate to close", async || service.part("account.default").await["ready"] == false).await;
+    held.clear();
+    until("nothing to be under way", async || calling() == 0).await;
+    let stats = api.handle.stats();
+    assert_eq!((stats.effects, stats.posts, stats.peak_in_flight), (8, 9, 8), "{stats:?}");
+
+    std::fs::write(&token_file, "the-new-token").unwrap();
+    service.settle(20).await;
+    println!("ahead of a closed gate: {}", check(1..=20, &bus.take_announced().await, &api.handle));
+    let at_once = |invite: &invite_relay::invite::Invite| invite.attempts == 1 && !invite.ever_unknown;
+    assert!(service.invites().iter().all(at_once), "nothing was in doubt, and no attempt was spent");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
