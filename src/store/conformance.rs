@@ -231,6 +231,7 @@ pub(crate) async fn a_second_read_back_comes_no_earlier_for_a_restart(bench: &im
     let published = on(&store, ready, Input::Confirmed(Sink::Rabbitmq)).await;
     let due = published.invite.state.schedule();
     assert!(due.is_some(), "a second read-back is owed");
+    store.close().await.unwrap();
     drop(store);
     // An effect that comes late is looked for when it has had its time, whatever happens to the process.
     let store = bench.open().await;

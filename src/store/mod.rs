@@ -23,7 +23,8 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::invite::{
-    AccountName, Cause, Effect, Failure, FingerprintKey, Gate, Input, Invite, Sinks, StateName, TruckerKey,
+    AccountName, Cause, Effect, Failure, FingerprintKey, Gate, Input, Invite, Lane, Sinks, StateName, Step,
+    TruckerKey,
 };
 use crate::time::Timestamp;
 
@@ -106,6 +107,14 @@ pub trait Store: Send + Sync + 'static {
     fn close(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(std::future::ready(Ok(())))
     }
+}
+
+/// Whether the worker whose input led to `step` has the invite in hand after it, so that it is given back if the worker
+/// ends. A confirmation that leaves other sinks pending asks for nothing, yet its worker goes on with them. A second
+/// read-back that is owed afterwards is nobody's yet: for the end of a process it must not come early.
+fn stays_in_hand(step: &Step, confirmed: bool) -> bool {
+    let announces = matches!(step.next.state.schedule(), Some((Lane::Publish(_), _)));
+    step.effect.is_some() || (confirmed && announces)
 }
 
 /// After so long without a word, a process is not counted among the replicas.

@@ -20,7 +20,7 @@ use super::writer::{Command, Doubts};
 use super::writes::{self, Params};
 use crate::crash::{self, Point};
 use crate::invite::{Generation, Input, Invite, Moment, Rules, Sinks, StateName, Step, TruckerKey, step};
-use crate::store::{Admission, Arrival, Due, Error, Receipt, Taken, Work};
+use crate::store::{Admission, Arrival, Due, Error, Receipt, Taken, Work, stays_in_hand};
 use crate::time::Timestamp;
 
 /// Rows that another replica has in hand show an old due time; nobody needs to look again at once.
@@ -269,10 +269,10 @@ fn admit(bench: &Bench<'_>, plan: &mut Plan, found: &mut Found, arrival: &Arriva
 
 fn update(bench: &Bench<'_>, plan: &mut Plan, invite: Invite, input: Input, now: Timestamp) -> Work {
     let (fence, from) = (invite.fence, invite.state.name());
-    // A confirmation that leaves other sinks pending asks for nothing, yet its worker still holds the invite.
-    let goes_on = matches!(input, Input::Confirmed(_));
-    let Step { mut next, effect } = step(invite, input, bench.rules, moment(now));
-    let held = effect.is_some() || (goes_on && next.state.schedule().is_some());
+    let confirmed = matches!(input, Input::Confirmed(_));
+    let step = step(invite, input, bench.rules, moment(now));
+    let held = stays_in_hand(&step, confirmed);
+    let Step { mut next, effect } = step;
     plan.updates.push(&next, fence, held.then_some(bench.owner));
     plan.from_states.push(from.as_str());
     next.fence += 1;

@@ -8,7 +8,7 @@ use super::harness::Service;
 use super::settings::Settings as Fast;
 use super::{Api, bus};
 use crate::support::proxy::Proxy;
-use crate::support::until;
+use crate::support::{soon, until};
 
 /// The API behind a network that can be broken.
 async fn through_a_line(api: &Api) -> (Proxy, Fast) {
@@ -166,7 +166,8 @@ async fn what_was_taken_up_ahead_of_its_turn_goes_back_without_a_request_when_th
     };
     // At 500/s, up to half as many as may be at the API are committed ahead of their turn.
     until("eight requests, and four to follow", async || calling() == 12).await;
-    api.handle.wait_for(|view| view.stats().in_flight == 8).await;
+    let at_the_api = api.handle.wait_for(|view| view.stats().in_flight == 8);
+    soon("eight requests at the API", at_the_api).await;
 
     // One turn gets free. Who takes it is refused; the others must not ask any more.
     api.handle.set_tokens(["the-new-token"]);

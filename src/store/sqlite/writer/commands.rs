@@ -7,13 +7,14 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Context, Move, row_of};
 use crate::invite::{
-    AccountName, Effect, Gate, Generation, Input, Invite, Lane, Moment, Sinks, StateName, Step, TruckerKey,
-    step,
+    AccountName, Effect, Gate, Generation, Input, Invite, Moment, Sinks, StateName, Step, TruckerKey, step,
 };
 use crate::store::record::{Record, StoredInvite, trucker_text};
 use crate::store::sqlite::reader::{COLUMNS, gates, invite_of};
 use crate::store::sqlite::unavailable;
-use crate::store::{Admission, Arrival, Corrupt, Due, Error, GateDecision, Receipt, Taken, Tidied, Work};
+use crate::store::{
+    Admission, Arrival, Corrupt, Due, Error, GateDecision, Receipt, Taken, Tidied, Work, stays_in_hand,
+};
 use crate::time::{self, Timestamp};
 
 /// Rows that one portion of tidying looks at: bounds how long it holds up the commits behind it.
@@ -215,11 +216,10 @@ pub(super) fn advance(
     input: Input,
 ) -> Result<Work, Error> {
     let from = invite.state.name();
-    // A confirmation that leaves other sinks pending asks for nothing, yet its worker still holds the invite.
-    let goes_on = matches!(input, Input::Confirmed(_));
-    let Step { mut next, effect } = step(invite, input, &context.settings.rules, moment());
-    // A second read-back that is owed afterwards is nobody's yet: after a restart it must not come early.
-    let held = effect.is_some() || (goes_on && matches!(next.state.schedule(), Some((Lane::Publish(_), _))));
+    let confirmed = matches!(input, Input::Confirmed(_));
+    let step = step(invite, input, &context.settings.rules, moment());
+    let held = stays_in_hand(&step, confirmed);
+    let Step { mut next, effect } = step;
     update(db, &next, held)?;
     next.fence += 1;
     context.moves.push(Move {
