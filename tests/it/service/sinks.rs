@@ -72,8 +72,9 @@ async fn announcements_whose_confirms_are_lost_with_the_connection_are_sent_agai
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_announcements_stand_still_no_more_codes_are_asked_for_than_can_be_announced() {
     const N_EVENTS: u64 = 3000;
-    /// Announcements under way at once, and the calls whose codes wait for a place among them.
-    const BOUND: u64 = 1024 + 100;
+    /// Announcements under way at once, and the work in hand whose codes wait for a place among them: what may be at
+    /// the API, and half as much ahead of its turn.
+    const BOUND: u64 = 1024 + 100 + 50;
     let (api, bus) = (Api::faultless().await, bus("standstill").await);
     let broker = tokio::task::block_in_place(RabbitMq::shared);
     let proxy = Proxy::start(broker.address()).await;
