@@ -120,8 +120,8 @@ impl Lifecycle {
                     _ = interrupt.recv() => "SIGINT",
                 };
                 if life.is_draining() {
-                    warn!(signal = name, "second signal, aborting");
                     life.abort.cancel();
+                    warn!(signal = name, "second signal, aborting");
                 } else {
                     info!(signal = name, "draining: nothing new is taken, work in hand is finished");
                     life.begin_drain();

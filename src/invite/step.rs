@@ -205,7 +205,7 @@ impl Machine<'_> {
         }
     }
 
-    /// As if it had not been taken up; from here on the gate holds it.
+    /// Nothing was sent, so nothing is spent and nothing in doubt. It waits again, held by the gate from here on.
     fn unsent(&self, mut invite: Invite) -> Step {
         let now = self.moment.now;
         match &mut invite.state {

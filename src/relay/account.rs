@@ -156,12 +156,17 @@ impl Account {
     pub async fn depart(&self, place: &mut Place) -> Option<Departed> {
         let request = Arc::clone(&self.requests).acquire_owned().await;
         let request = request.expect("the semaphore is never closed");
+        let free = |probe: bool| probe || self.passage() == Passage::Free;
+        if !free(place.probe) {
+            self.limiter.give_back(place.slot.take());
+            return None;
+        }
         let slot = match place.slot.take() {
             Some(slot) => slot,
             None => self.limiter.acquire().await,
         };
         self.limiter.depart(slot).await;
-        (place.probe || self.passage() == Passage::Free).then_some(Departed(request))
+        free(place.probe).then_some(Departed(request))
     }
 
     /// Waits until a second request may leave from the same place.

@@ -1,6 +1,7 @@
 //! The dispatcher of an account: takes up due work as fast as gate, pace and places allow.
 //!
-//! Nothing is taken before it can be sent: the lease begins with the taking.
+//! Nothing is taken long before it can be sent, because the lease begins with the taking: no more than the account has
+//! places for, and the pace allows.
 
 use std::sync::Arc;
 use std::time::Duration;

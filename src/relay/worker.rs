@@ -51,7 +51,13 @@ impl Relay {
                 debug_assert!(false, "an effect on the API without a place");
                 return;
             };
-            let Some(departed) = account.depart(place_at_api).await else {
+            let departed = tokio::select! {
+                biased;
+                // What this process has in hand is given back now: somebody else may be reading the trucker already.
+                () = self.life.aborted() => return,
+                departed = account.depart(place_at_api) => departed,
+            };
+            let Some(departed) = departed else {
                 // Nobody has called, so nothing needs to be read back: it waits in the store like all other work.
                 if let Some(next) = self.record(work.invite, Input::Unsent, &attempt).await {
                     self.wake_account(&next.invite);

@@ -156,6 +156,8 @@ async fn what_was_taken_up_ahead_of_its_turn_goes_back_without_a_request_when_th
         .as_sink(bus.as_source(api.settings().without("dashdoc.token")))
         .with("dashdoc.token_file", token_file.to_str().unwrap())
         .with("dashdoc.max_in_flight", 8)
+        // Requests are held for as long as a slow machine needs.
+        .with("dashdoc.timeout", "60s")
         .with("retry.probe_delay", "10m");
     let mut held: Vec<_> = (1..=20).map(|pk| Some(api.handle.hold_post(pk, HoldAt::BeforeEffect))).collect();
     let service = Service::start(&settings).await;
