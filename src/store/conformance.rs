@@ -110,7 +110,7 @@ async fn accept(store: &Shared, trucker: &str, event: &str, admission: Admission
     receipts.remove(0)
 }
 
-async fn start(store: &Shared, trucker: &str) -> Work {
+pub(crate) async fn start(store: &Shared, trucker: &str) -> Work {
     match accept(store, trucker, "e1", Admission::Start).await {
         Receipt::New(work) => *work,
         other => panic!("expected a new invite, found {other:?}"),
@@ -165,6 +165,21 @@ pub(crate) async fn another_event_for_the_same_trucker_joins_its_invite(bench: &
         accept(&store, "default/1", "e2", Admission::Queue).await,
         Receipt::Duplicate(StateName::Calling)
     );
+    let shown = store.show(key("default/1")).await.unwrap().unwrap();
+    assert_eq!(shown.events.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["e1", "e2"]);
+}
+
+/// Of a trucker whose invite `default/1` was made for the event `e1`.
+pub(crate) async fn each_event_is_recognised_and_shown_once(store: &Shared) {
+    let again = Receipt::Duplicate(StateName::Calling);
+    for (event, receipt) in [
+        ("e1", again.clone()),
+        ("e2", Receipt::Joined(StateName::Calling)),
+        ("e1", again.clone()),
+        ("e2", again),
+    ] {
+        assert_eq!(accept(store, "default/1", event, Admission::Start).await, receipt, "{event}");
+    }
     let shown = store.show(key("default/1")).await.unwrap().unwrap();
     assert_eq!(shown.events.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["e1", "e2"]);
 }

@@ -20,15 +20,24 @@ pub(super) async fn invite(client: &Client, key: &TruckerKey) -> Result<Option<I
 
 pub(super) async fn show(client: &Client, key: &TruckerKey) -> Result<Option<Story>, Error> {
     let Some(invite) = invite(client, key).await? else { return Ok(None) };
-    let query = "SELECT id, source, accepted_at FROM events WHERE account = $1 AND pk = $2 ORDER BY seq";
-    let rows = client.query(query, &[&key.account.as_str(), &stored_pk(key)]).await;
-    let events = rows.map_err(|error| unavailable(&error))?;
+    let first = SeenEvent {
+        id: invite.cause.event_id.clone(),
+        source: invite.cause.event_source.clone(),
+        accepted_at: invite.accepted_at,
+    };
+    // What an earlier version wrote has the first one among those that joined as well.
+    let joined = "SELECT id, source, accepted_at FROM events WHERE account = $1 AND pk = $2 \
+         AND NOT (id = $3 AND source = $4) ORDER BY seq";
+    let joined =
+        client.query(joined, &[&key.account.as_str(), &stored_pk(key), &first.id, &first.source]).await;
     let event = |row: &Row| SeenEvent {
         id: row.get(0),
         source: row.get(1),
         accepted_at: Timestamp::from_millis(row.get(2)),
     };
-    Ok(Some(Story { invite, events: events.iter().map(event).collect() }))
+    let joined = joined.map_err(|error| unavailable(&error))?;
+    let events = std::iter::once(first).chain(joined.iter().map(event)).collect();
+    Ok(Some(Story { invite, events }))
 }
 
 /// Whether the last failure is the one that parameter 4 names; see [`order::is_cause`](crate::store::order::is_cause).

@@ -243,6 +243,18 @@ async fn new_events_and_results_are_each_committed_by_one_statement_without_a_lo
 }
 
 #[tokio::test]
+async fn the_first_event_is_recognised_and_shown_once_also_where_an_earlier_version_kept_it_twice() {
+    let bench = bench();
+    let store = bench.open().await;
+    start(&store, 1).await;
+    bench.run(
+        "INSERT INTO events (account, pk, id, source, accepted_at) \
+         SELECT account, pk, event_id, event_source, accepted_at FROM invites",
+    );
+    conformance::each_event_is_recognised_and_shown_once(&store).await;
+}
+
+#[tokio::test]
 async fn a_plan_that_was_made_for_a_small_table_does_not_outlast_its_growth() {
     let bench = bench();
     let store = PostgresStore::open(bench.settings(), &Lifecycle::new()).await.unwrap();

@@ -122,7 +122,7 @@ pub(super) async fn inserts(
     client.query(&statements.insert, &new(Form::Arrays, records, causes)).await
 }
 
-/// Writes new invites and their events, all or none, if the clock is as expected and none of the truckers is known;
+/// Writes new invites, all or none, if the clock is as expected and none of the truckers is known;
 /// returns their keys, and the clock.
 pub(super) async fn inserts_unseen(
     client: &ClientWrapper,

@@ -327,6 +327,18 @@ mod tests {
         assert!(!holds(&killed, CODE), "the code is still in the log");
     }
 
+    #[tokio::test]
+    async fn the_first_event_is_recognised_and_shown_once_also_where_an_earlier_version_kept_it_twice() {
+        let bench = bench();
+        let store = bench.open_now();
+        conformance::start(&store, "default/1").await;
+        let file = rusqlite::Connection::open(bench.dir.path().join("store.db")).unwrap();
+        let twice = "INSERT INTO events (invite, id, source, accepted_at) \
+             SELECT seq, event_id, event_source, accepted_at FROM invites";
+        assert_eq!(file.execute(twice, []).unwrap(), 1);
+        conformance::each_event_is_recognised_and_shown_once(&store).await;
+    }
+
     #[test]
     fn the_store_file_is_readable_by_its_owner_only() {
         use std::os::unix::fs::PermissionsExt as _;

@@ -98,9 +98,16 @@ pub(super) fn show(db: &Connection, key: &TruckerKey) -> Result<Option<Story>, E
         .optional()
         .map_err(|error| unavailable(&error))?;
     let Some((stored, seq)) = found else { return Ok(None) };
-    let events = "SELECT id, source, accepted_at FROM events WHERE invite = ?1 ORDER BY seq";
-    let events = db.prepare_cached(events).and_then(|mut statement| {
-        let rows = statement.query_map([seq], |row| {
+    let first = SeenEvent {
+        id: stored.event_id.clone(),
+        source: stored.event_source.clone(),
+        accepted_at: Timestamp::from_millis(stored.accepted_at),
+    };
+    // What an earlier version wrote has the first one among those that joined as well.
+    let joined = "SELECT id, source, accepted_at FROM events \
+         WHERE invite = ?1 AND NOT (id = ?2 AND source = ?3) ORDER BY seq";
+    let joined: rusqlite::Result<Vec<SeenEvent>> = db.prepare_cached(joined).and_then(|mut statement| {
+        let rows = statement.query_map(params![seq, first.id, first.source], |row| {
             Ok(SeenEvent {
                 id: row.get(0)?,
                 source: row.get(1)?,
@@ -109,7 +116,9 @@ pub(super) fn show(db: &Connection, key: &TruckerKey) -> Result<Option<Story>, E
         })?;
         rows.collect()
     });
-    Ok(Some(Story { invite: stored.into_invite()?, events: events.map_err(|error| unavailable(&error))? }))
+    let joined = joined.map_err(|error| unavailable(&error))?;
+    let events = std::iter::once(first).chain(joined).collect();
+    Ok(Some(Story { invite: stored.into_invite()?, events }))
 }
 
 pub(super) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Invite>, Error> {

@@ -57,7 +57,7 @@ type Run = Box<dyn FnOnce(&Connection, &mut Context) -> Box<dyn Answer> + Send>;
 /// How much a command writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Extent {
-    /// A single statement, which has its full effect or none.
+    /// A single statement that changes anything, which has its full effect or none.
     Statement,
     /// Several: in a savepoint.
     Several,
@@ -152,7 +152,8 @@ impl Writer {
 
     pub(super) async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<Receipt>, Error> {
         let points = (Point::AcceptCommit, Point::Accepted);
-        self.submit(points, move |db, context| commands::accept(db, context, arrivals)).await
+        let extent = if arrivals.len() == 1 { Extent::Statement } else { Extent::Several };
+        self.submit_as(extent, points, move |db, context| commands::accept(db, context, arrivals)).await
     }
 
     pub(super) async fn take(&self, what: Due) -> Result<Taken, Error> {

@@ -50,24 +50,37 @@ fn accept_one(db: &Connection, context: &mut Context, arrival: Arrival) -> Resul
         Admission::Refuse(failure) => step(invite, Input::Refused(failure), &context.settings.rules, moment),
     };
     // Most events are about a new trucker: the insert itself finds out which are not.
-    let Some(seq) = insert(db, &next, effect)? else {
-        let (seq, state) = find(db, &next.key)?;
-        let news = remember_event(db, seq, &event, moment.now)?;
+    if !insert(db, &next, effect)? {
+        let Known { seq, state, first_event } = find(db, &next.key)?;
+        let news = first_event != event && remember_event(db, seq, &event, moment.now)?;
         return Ok(if news { Receipt::Joined(state) } else { Receipt::Duplicate(state) });
-    };
-    remember_event(db, seq, &event, moment.now)?;
+    }
     context.moves.push(Move { account: next.key.account.clone(), from: None, to: Some(next.state.name()) });
     Ok(Receipt::New(Box::new(Work { invite: next, effect })))
 }
 
-/// The invite that a trucker has. A state that only a newer version knows is a state all the same: the event joins.
-fn find(db: &Connection, key: &TruckerKey) -> Result<(i64, StateName), Error> {
-    let query = "SELECT seq, state FROM invites WHERE account = ?1 AND pk = ?2";
+/// The invite that a trucker has.
+struct Known {
+    seq: i64,
+    /// One that only a newer version knows is a state all the same: the event joins.
+    state: StateName,
+    /// Id and source of the event that it was made for.
+    first_event: (String, String),
+}
+
+fn find(db: &Connection, key: &TruckerKey) -> Result<Known, Error> {
+    let query = "SELECT seq, state, event_id, event_source FROM invites WHERE account = ?1 AND pk = ?2";
     let found = db.prepare_cached(query).and_then(|mut statement| {
-        statement.query_row(row_of(key), |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
+        statement.query_row(row_of(key), |row| {
+            let state: String = row.get(1)?;
+            Ok(Known {
+                seq: row.get(0)?,
+                state: StateName::from_stored(&state).unwrap_or(StateName::Received),
+                first_event: (row.get(2)?, row.get(3)?),
+            })
+        })
     });
-    let (seq, state): (i64, String) = found.map_err(|error| unavailable(&error))?;
-    Ok((seq, StateName::from_stored(&state).unwrap_or(StateName::Received)))
+    found.map_err(|error| unavailable(&error))
 }
 
 /// One after the last generation of an earlier life, so that ids of outgoing events are never used twice.
@@ -83,8 +96,8 @@ fn first_generation(db: &Connection, context: &Context, key: &TruckerKey) -> Res
     Ok(last.map_or(Generation::FIRST, |last| Generation::from_stored(last).next()))
 }
 
-/// `None` if the trucker has an invite.
-fn insert(db: &Connection, invite: &Invite, effect: Option<Effect>) -> Result<Option<i64>, Error> {
+/// Stores a new invite with the event that it is made for; does nothing, and says `false`, if the trucker has an invite.
+fn insert(db: &Connection, invite: &Invite, effect: Option<Effect>) -> Result<bool, Error> {
     let sql = "INSERT INTO invites (account, pk, generation, fence, taken, state, lane, due, attempts, tries, \
          ever_unknown, not_found_since, failure_class, failure_code, accepted_at, begun_at, ended_at, event_id, \
          event_source, trucker, traceparent, tracestate) \
@@ -118,12 +131,13 @@ fn insert(db: &Connection, invite: &Invite, effect: Option<Effect>) -> Result<Op
             cause.traceparent,
             cause.tracestate,
         ])?;
-        Ok((rows == 1).then(|| db.last_insert_rowid()))
+        Ok(rows == 1)
     });
     run.map_err(|error| unavailable(&error))
 }
 
-/// Whether the event is one that this trucker's invite has not seen.
+/// Remembers an event that joins an invite; whether it is one that the invite had not seen. The first stands in the
+/// invite itself, and a second row for it would be a third of what accepting costs.
 fn remember_event(
     db: &Connection,
     invite: i64,
