@@ -14,7 +14,7 @@ use tokio_postgres::error::Severity;
 use super::clock::{Clock, since_boot};
 use super::connect::{is_read_only, unavailable};
 use super::limits;
-use super::rows::{Causes, Damaged, Events, Keys, Records, key_of, readable, stored_pk};
+use super::rows::{Damaged, Events, Keys, MovedInvite, NewInvite, key_of, readable, stored_pk};
 use super::statements::Statements;
 use super::writer::{Command, Doubts};
 use super::writes::{self, Params};
@@ -75,10 +75,8 @@ impl Found {
 /// What is to be written, and what each command will hear if it is.
 #[derive(Default)]
 pub(super) struct Plan {
-    pub updates: Records,
-    pub from_states: Vec<&'static str>,
-    pub inserts: Records,
-    pub causes: Causes,
+    pub updates: Vec<MovedInvite>,
+    pub inserts: Vec<NewInvite>,
     events: Events,
     /// Keys that this group updates, so that no row is written twice.
     touched: HashSet<TruckerKey>,
@@ -260,8 +258,7 @@ fn admit(bench: &Bench<'_>, plan: &mut Plan, found: &mut Found, arrival: &Arriva
         Admission::Queue => Step { next: invite, effect: None },
         Admission::Refuse(failure) => step(invite, Input::Refused(failure), bench.rules, moment(found.now)),
     };
-    plan.inserts.push(&next, 0, effect.is_some().then_some(bench.owner));
-    plan.causes.push(&next);
+    plan.inserts.push(NewInvite::of(&next, effect.is_some().then_some(bench.owner)));
     // Further events of the same group join it.
     found.states.insert(key.clone(), next.state.name());
     Admitted { key, event, what: Ok(Box::new(Work { invite: next, effect })) }
@@ -273,8 +270,7 @@ fn update(bench: &Bench<'_>, plan: &mut Plan, invite: Invite, input: Input, now:
     let step = step(invite, input, bench.rules, moment(now));
     let held = stays_in_hand(&step, confirmed);
     let Step { mut next, effect } = step;
-    plan.updates.push(&next, fence, held.then_some(bench.owner));
-    plan.from_states.push(from.as_str());
+    plan.updates.push(MovedInvite::of(&next, from, fence, held.then_some(bench.owner)));
     next.fence += 1;
     Work { invite: next, effect }
 }
@@ -297,9 +293,9 @@ async fn commit(
     }
     let next_due = commands.iter().filter_map(Command::due).map(|due| next_due(bench, due));
     let writing = join3(
-        writes::updates(client, statements, &plan.updates, &plan.from_states, None),
+        writes::updates(client, &statements.update, &plan.updates, None),
         join(
-            writes::inserts(client, statements, &plan.inserts, &plan.causes),
+            writes::inserts(client, statements, &plan.inserts),
             writes::events(client, statements, &plan.events, now),
         ),
         join(join_all(next_due), client.batch_execute(if any { "COMMIT" } else { "ROLLBACK" })),

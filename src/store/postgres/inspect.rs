@@ -3,7 +3,7 @@
 use super::address::{Address, Tls};
 use super::connect::{AddressSource, connect, unavailable};
 use super::rows::clock;
-use super::schema;
+use super::schema::{self, SCHEMA};
 use crate::store::Error;
 use crate::time::Timestamp;
 
@@ -59,7 +59,10 @@ pub async fn inspect(source: &AddressSource) -> Result<Inspection, Error> {
              INSERT INTO pulse VALUES (1, 0) ON CONFLICT (one) DO UPDATE SET at = excluded.at"
         }
     };
-    let rights = client.batch_execute(&format!("BEGIN; {attempt}")).await;
+    // Changing tables is for their owner, and so is this.
+    let owned =
+        if schema.is_some_and(|schema| schema < SCHEMA) { "; COMMENT ON TABLE invites IS NULL" } else { "" };
+    let rights = client.batch_execute(&format!("BEGIN; {attempt}{owned}")).await;
     let _ = client.batch_execute("ROLLBACK").await;
     Ok(Inspection {
         tls: address.tls(),

@@ -46,8 +46,8 @@ pub(super) async fn run(bench: &Bench<'_>, commands: &[Command]) -> Result<Vec<O
     let writing = join3(
         only_if(several, client, "BEGIN"),
         join(
-            writes::updates(client, statements, &plan.updates, &plan.from_states, Some(clock)),
-            writes::inserts_unseen(client, statements, &plan.inserts, &plan.causes, clock),
+            writes::updates(client, &statements.update, &plan.updates, Some(clock)),
+            writes::inserts_unseen(client, statements, &plan.inserts, clock),
         ),
         only_if(several, client, "COMMIT"),
     );

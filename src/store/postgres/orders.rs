@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::connect::unavailable;
 use super::reader::{IS_CAUSE, owner_of};
-use super::rows::{COLUMNS, Records, clock, invite_of, key_of, stored_pk};
+use super::rows::{COLUMNS, MovedInvite, clock, invite_of, key_of, stored_pk};
 use super::statements::UPDATE;
 use super::writes;
 use crate::crash::{self, Point};
@@ -17,18 +17,14 @@ use crate::time::Timestamp;
 
 /// Invites on their way to another state.
 #[derive(Default)]
-struct Moves {
-    records: Records,
-    from_states: Vec<&'static str>,
-}
+struct Moves(Vec<MovedInvite>);
 
 impl Moves {
     fn add(&mut self, invite: Invite, input: Input, rules: &Rules, now: Timestamp) -> Work {
         let (fence, from) = (invite.fence, invite.state.name());
         let moved = step(invite, input, rules, Moment { now, dice: rand::random() });
         let mut next = moved.next;
-        self.records.push(&next, fence, None);
-        self.from_states.push(from.as_str());
+        self.0.push(MovedInvite::of(&next, from, fence, None));
         next.fence += 1;
         Work { invite: next, effect: moved.effect }
     }
@@ -36,12 +32,8 @@ impl Moves {
     /// Writes them; the rows are locked, so all of them are still as they were read.
     async fn write(&self, client: &ClientWrapper) -> Result<Vec<Row>, Error> {
         let wrap = |error: tokio_postgres::Error| unavailable(&error);
-        if self.records.is_empty() {
-            return Ok(Vec::new());
-        }
         let statement = client.prepare_cached(UPDATE).await.map_err(wrap)?;
-        let (records, from_states) = (&self.records, &self.from_states);
-        writes::update_held(client, &statement, records, from_states).await.map_err(wrap)
+        writes::updates(client, &statement, &self.0, None).await.map_err(wrap)
     }
 }
 

@@ -1,8 +1,11 @@
-//! Invites as rows, and as columns: a batch is one statement over arrays.
+//! Invites as rows, to read and to write.
 
+use std::fmt;
+
+use postgres_types::ToSql;
 use tokio_postgres::Row;
 
-use crate::invite::{AccountName, Invite, TruckerKey, TruckerPk};
+use crate::invite::{AccountName, Invite, StateName, TruckerKey, TruckerPk};
 use crate::store::Error;
 use crate::store::record::{CodeText, Record, StoredInvite, trucker_text};
 
@@ -114,6 +117,14 @@ impl Keys {
         self.pks.push(stored_pk(key));
     }
 
+    /// The keys in the first two columns, as they are stored.
+    pub(super) fn in_rows(rows: &[Row]) -> Self {
+        Self {
+            accounts: rows.iter().map(|row| row.get(0)).collect(),
+            pks: rows.iter().map(|row| row.get(1)).collect(),
+        }
+    }
+
     pub(super) fn of<'k>(keys: impl IntoIterator<Item = &'k TruckerKey>) -> Self {
         let mut columns = Self::default();
         keys.into_iter().for_each(|key| columns.push(key));
@@ -121,87 +132,134 @@ impl Keys {
     }
 }
 
-/// A batch of records, one array for each column.
-#[derive(Default)]
-pub(super) struct Records {
-    pub keys: Keys,
-    pub fences: Vec<i64>,
-    pub owners: Vec<Option<i64>>,
-    pub generations: Vec<i64>,
-    pub states: Vec<&'static str>,
-    pub lanes: Vec<i16>,
-    pub dues: Vec<Option<i64>>,
-    pub attempts: Vec<i64>,
-    pub tries: Vec<i64>,
-    pub ever_unknown: Vec<bool>,
-    pub not_found_since: Vec<Option<i64>>,
-    pub failure_classes: Vec<Option<&'static str>>,
-    pub failure_codes: Vec<Option<String>>,
-    pub begun_at: Vec<i64>,
-    pub codes: Vec<Option<String>>,
-    pub fingerprints: Vec<Option<Vec<u8>>>,
-    pub origins: Vec<Option<&'static str>>,
-    pub ready_at: Vec<Option<i64>>,
-    pub ended_at: Vec<Option<i64>>,
-    pub previous: Vec<Option<Vec<u8>>>,
+/// A new invite with the event that it is made for. The type of this name in the database has the same fields: a batch is
+/// one array of it.
+#[derive(ToSql)]
+#[postgres(name = "new_invite")]
+pub(super) struct NewInvite {
+    account: String,
+    pk: i64,
+    owner: Option<i64>,
+    generation: i64,
+    state: &'static str,
+    lane: i16,
+    due: Option<i64>,
+    attempts: i64,
+    tries: i64,
+    ever_unknown: bool,
+    not_found_since: Option<i64>,
+    failure_class: Option<&'static str>,
+    failure_code: Option<String>,
+    accepted_at: i64,
+    begun_at: i64,
+    ended_at: Option<i64>,
+    event_id: String,
+    event_source: String,
+    trucker: Option<String>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
 }
 
-impl Records {
-    /// Adds `invite` as it is to be written over the version `fence`.
-    pub(super) fn push(&mut self, invite: &Invite, fence: u64, owner: Option<i64>) {
+impl NewInvite {
+    pub(super) fn of(invite: &Invite, owner: Option<i64>) -> Self {
         let record = Record::of(invite);
-        self.keys.push(&invite.key);
-        self.fences.push(i64::try_from(fence).unwrap_or(i64::MAX));
-        self.owners.push(owner);
-        self.generations.push(record.generation.into());
-        self.states.push(record.state);
-        self.lanes.push(record.lane.into());
-        self.dues.push(record.due);
-        self.attempts.push(record.attempts.into());
-        self.tries.push(record.tries.into());
-        self.ever_unknown.push(record.ever_unknown);
-        self.not_found_since.push(record.not_found_since);
-        self.failure_classes.push(record.failure_class);
-        self.failure_codes.push(record.failure_code);
-        self.begun_at.push(record.begun_at);
-        self.codes.push(record.code.map(|code| code.0));
-        self.fingerprints.push(record.fingerprint.map(|bytes| bytes.to_vec()));
-        self.origins.push(record.origin);
-        self.ready_at.push(record.ready_at);
-        self.ended_at.push(record.ended_at);
-        self.previous.push(record.previous.map(|bytes| bytes.to_vec()));
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.fences.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.fences.is_empty()
+        let cause = &invite.cause;
+        Self {
+            account: invite.key.account.as_str().to_owned(),
+            pk: stored_pk(&invite.key),
+            owner,
+            generation: record.generation.into(),
+            state: record.state,
+            lane: record.lane.into(),
+            due: record.due,
+            attempts: record.attempts.into(),
+            tries: record.tries.into(),
+            ever_unknown: record.ever_unknown,
+            not_found_since: record.not_found_since,
+            failure_class: record.failure_class,
+            failure_code: record.failure_code,
+            accepted_at: invite.accepted_at.as_millis(),
+            begun_at: record.begun_at,
+            ended_at: record.ended_at,
+            event_id: cause.event_id.clone(),
+            event_source: cause.event_source.clone(),
+            trucker: trucker_text(cause),
+            traceparent: cause.traceparent.clone(),
+            tracestate: cause.tracestate.clone(),
+        }
     }
 }
 
-/// What is written of new invites beside their records.
-#[derive(Default)]
-pub(super) struct Causes {
-    pub accepted_at: Vec<i64>,
-    pub event_ids: Vec<String>,
-    pub event_sources: Vec<String>,
-    pub truckers: Vec<Option<String>>,
-    pub traceparents: Vec<Option<String>>,
-    pub tracestates: Vec<Option<String>>,
+/// An invite as it is to be written over the version `fence`. Like [`NewInvite`], an array of a type of this name.
+#[derive(ToSql)]
+#[postgres(name = "moved_invite")]
+pub(super) struct MovedInvite {
+    account: String,
+    pk: i64,
+    fence: i64,
+    from_state: &'static str,
+    owner: Option<i64>,
+    generation: i64,
+    state: &'static str,
+    lane: i16,
+    due: Option<i64>,
+    attempts: i64,
+    tries: i64,
+    ever_unknown: bool,
+    not_found_since: Option<i64>,
+    failure_class: Option<&'static str>,
+    failure_code: Option<String>,
+    begun_at: i64,
+    code: Option<String>,
+    fingerprint: Option<Vec<u8>>,
+    previous: Option<Vec<u8>>,
+    origin: Option<&'static str>,
+    ready_at: Option<i64>,
+    ended_at: Option<i64>,
 }
 
-impl Causes {
-    pub(super) fn push(&mut self, invite: &Invite) {
-        self.accepted_at.push(invite.accepted_at.as_millis());
-        self.event_ids.push(invite.cause.event_id.clone());
-        self.event_sources.push(invite.cause.event_source.clone());
-        self.truckers.push(trucker_text(&invite.cause));
-        self.traceparents.push(invite.cause.traceparent.clone());
-        self.tracestates.push(invite.cause.tracestate.clone());
+impl MovedInvite {
+    /// `invite`, which was in the state `from` in the version `fence`.
+    pub(super) fn of(invite: &Invite, from: StateName, fence: u64, owner: Option<i64>) -> Self {
+        let record = Record::of(invite);
+        Self {
+            account: invite.key.account.as_str().to_owned(),
+            pk: stored_pk(&invite.key),
+            fence: i64::try_from(fence).unwrap_or(i64::MAX),
+            from_state: from.as_str(),
+            owner,
+            generation: record.generation.into(),
+            state: record.state,
+            lane: record.lane.into(),
+            due: record.due,
+            attempts: record.attempts.into(),
+            tries: record.tries.into(),
+            ever_unknown: record.ever_unknown,
+            not_found_since: record.not_found_since,
+            failure_class: record.failure_class,
+            failure_code: record.failure_code,
+            begun_at: record.begun_at,
+            code: record.code.map(|code| code.0),
+            fingerprint: record.fingerprint.map(|bytes| bytes.to_vec()),
+            previous: record.previous.map(|bytes| bytes.to_vec()),
+            origin: record.origin,
+            ready_at: record.ready_at,
+            ended_at: record.ended_at,
+        }
     }
 }
+
+/// The driver writes parameters to its debug log: neither the trucker's fields nor a code.
+macro_rules! shown_by_its_key {
+    ($($row:ty),+) => {
+        $(impl fmt::Debug for $row {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}/{}", self.account, self.pk)
+            }
+        })+
+    };
+}
+shown_by_its_key!(NewInvite, MovedInvite);
 
 /// Events to be remembered.
 #[derive(Default)]

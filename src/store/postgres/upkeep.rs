@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Transaction};
 use super::connect::unavailable;
 use super::hints::Hints;
 use super::reader::gate_of;
-use super::rows::clock;
+use super::rows::{Keys, clock};
 use crate::crash::{self, Point};
 use crate::invite::{AccountName, Gate};
 use crate::store::{Error, GateDecision, REPLICA_SILENT, Tidied};
@@ -100,7 +100,7 @@ fn before(now: Timestamp, age: Duration) -> i64 {
 
 async fn erase(transaction: &Transaction<'_>, before: i64) -> Outcome<u64> {
     // Several replicas tidy: what one has in hand, the others leave alone.
-    let sql = "UPDATE invites SET code = NULL, fence = fence + 1 WHERE seq IN (SELECT seq FROM invites \
+    let sql = "UPDATE invites SET code = NULL, fence = fence + 1 WHERE (pk, account) IN (SELECT pk, account FROM invites \
          WHERE state = 'published' AND code IS NOT NULL AND ended_at <= $1 ORDER BY ended_at LIMIT $2 \
          FOR UPDATE SKIP LOCKED)";
     transaction.execute(sql, &[&before, &TIDY_PORTION]).await
@@ -114,24 +114,26 @@ async fn retire(
     before: i64,
     cursor: &Cursor,
 ) -> Outcome<(usize, bool, Position)> {
-    let portion = "SELECT ended_at, seq FROM invites WHERE state = 'published' AND lane = 0 AND ended_at <= $3 \
-         AND (ended_at, seq) > ($1, $2) ORDER BY ended_at, seq LIMIT $4";
+    let portion = "SELECT account, pk, ended_at, seq FROM invites WHERE state = 'published' AND lane = 0 \
+         AND ended_at <= $3 AND (ended_at, seq) > ($1, $2) ORDER BY ended_at, seq LIMIT $4";
     let (ended, seq) = *cursor.0.lock().unwrap_or_else(PoisonError::into_inner);
     let portion = transaction.query(portion, &[&ended, &seq, &before, &TIDY_PORTION]).await?;
-    let old: Vec<i64> = portion.iter().map(|row| row.get(1)).collect();
+    let old = Keys::in_rows(&portion);
     let mut removed = 0;
-    if !old.is_empty() {
+    if !old.pks.is_empty() {
         // An event that is joining one of them right now holds its row, so that one is left out. Whoever comes later
         // waits, and finds the trucker retired.
-        let lock = "SELECT seq FROM invites WHERE seq = ANY($1) ORDER BY account, pk FOR UPDATE SKIP LOCKED";
-        let locked = transaction.query(lock, &[&old]).await?;
-        let locked: Vec<i64> = locked.iter().map(|row| row.get(0)).collect();
+        let lock = "SELECT i.account, i.pk FROM invites i JOIN unnest($1::text[], $2::int8[]) AS k(account, pk) \
+             ON i.account = k.account AND i.pk = k.pk ORDER BY i.account, i.pk FOR UPDATE OF i SKIP LOCKED";
+        let locked = Keys::in_rows(&transaction.query(lock, &[&old.accounts, &old.pks]).await?);
         // A statement of its own: it sees what was committed before the rows were locked.
         let remove = "WITH gone AS ( \
-               DELETE FROM invites i WHERE seq = ANY($1) AND state = 'published' AND lane = 0 AND ended_at <= $2 \
+               DELETE FROM invites i USING unnest($1::text[], $2::int8[]) AS k(account, pk) \
+               WHERE i.account = k.account AND i.pk = k.pk \
+                 AND state = 'published' AND lane = 0 AND ended_at <= $3 \
                  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.account = i.account AND e.pk = i.pk \
-                   AND e.accepted_at > $2) \
-               RETURNING account, pk, generation \
+                   AND e.accepted_at > $3) \
+               RETURNING i.account, i.pk, generation \
              ), forgotten AS ( \
                DELETE FROM events e USING gone WHERE e.account = gone.account AND e.pk = gone.pk \
              ), kept AS ( \
@@ -141,11 +143,11 @@ async fn retire(
                INSERT INTO moves (account, from_state, n) \
                SELECT account, 'published', count(*) FROM gone GROUP BY account \
              ) SELECT count(*) FROM gone";
-        let gone = transaction.query_one(remove, &[&locked, &before]).await?;
+        let gone = transaction.query_one(remove, &[&locked.accounts, &locked.pks, &before]).await?;
         removed = usize::try_from(gone.get::<_, i64>(0)).unwrap_or_default();
     }
     let unread = i64::try_from(portion.len()).is_ok_and(|rows| rows == TIDY_PORTION);
-    let last = portion.last().map(|row| (row.get(0), row.get(1))).filter(|_| unread);
+    let last = portion.last().map(|row| (row.get(2), row.get(3))).filter(|_| unread);
     let next = last.unwrap_or_default();
     Ok((removed, unread, next))
 }
