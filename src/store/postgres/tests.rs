@@ -143,6 +143,26 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_and_its_invites_go_o
 }
 
 #[tokio::test]
+async fn a_role_that_does_not_own_the_tables_is_found_out_before_a_migration_needs_it() {
+    let bench = bench();
+    drop(bench.open().await);
+    let guest = format!("{}_guest", bench.database);
+    bench.run(&format!(
+        "CREATE ROLE {guest} LOGIN PASSWORD 'guest'; GRANT CREATE, USAGE ON SCHEMA public TO {guest}; \
+         GRANT ALL ON ALL TABLES IN SCHEMA public TO {guest}"
+    ));
+    let url = bench.server.url(&bench.database);
+    let (_, place) = url.split_once('@').unwrap();
+    let source = address(format!("postgres://{guest}:guest@{place}"));
+    assert_eq!(inspect(&source).await.unwrap().rights, Ok(()));
+    bench.run("UPDATE schema_version SET version = version - 1");
+    let refused = inspect(&source).await.unwrap().rights.unwrap_err();
+    assert!(refused.contains("must be owner of table invites"), "{refused}");
+    let owner = inspect(&address(url)).await.unwrap().rights;
+    assert_eq!(owner, Ok(()));
+}
+
+#[tokio::test]
 async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
     let bench = bench();
     drop(bench.open().await);

@@ -137,7 +137,7 @@ fn insert(db: &Connection, invite: &Invite, effect: Option<Effect>) -> Result<bo
 }
 
 /// Remembers an event that joins an invite; whether it is one that the invite had not seen. The first stands in the
-/// invite itself, and a second row for it would be a third of what accepting costs.
+/// invite itself.
 fn remember_event(
     db: &Connection,
     invite: i64,
