@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::limiter::{self, Limiter, Slot};
@@ -14,6 +15,10 @@ use crate::invite::{
 use crate::store::{self, GateDecision};
 use crate::telemetry::metrics::Metrics;
 use crate::time::Timestamp;
+
+/// Of all places, work that has just come in waits for one in so many at once. The more, the larger the commits; yet those
+/// that are free already stand empty until the last one is.
+const TOGETHER: u32 = 8;
 
 /// What an account is allowed.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +63,11 @@ impl Limits {
     /// passes while a lease is committed. At Dashdoc's pace nothing: a commit is over long before the next turn. The less
     /// that is, the better, because what a crash leaves has to be read back, also if its request had not left.
     fn in_hand(&self) -> u32 {
-        let ahead = limiter::in_a_commit(self.rate_per_second).min(self.max_in_flight / 2);
-        self.max_in_flight.saturating_add(ahead)
+        self.max_in_flight.saturating_add(self.ahead())
+    }
+
+    fn ahead(&self) -> u32 {
+        limiter::in_a_commit(self.rate_per_second).min(self.max_in_flight / 2)
     }
 }
 
@@ -69,6 +77,15 @@ pub struct Place {
     _permit: OwnedSemaphorePermit,
     slot: Option<Slot>,
     probe: bool,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPlace {
+    /// All are taken, and at the account's pace some may soon be free: [`Account::reserve_by`] waits for them.
+    Yet,
+    /// The work has to wait in the store.
+    Now,
 }
 
 /// A request at the API. Dropping it lets the next one leave.
@@ -137,13 +154,38 @@ impl Account {
         self.gate().passage(self.now())
     }
 
-    /// A place at once, for work that has just come in; `None` sends it to the queue.
-    pub fn reserve(&self) -> Option<Place> {
+    /// A place at once, for work that has just come in.
+    pub fn reserve(&self) -> Result<Place, NoPlace> {
+        if self.backlog.load(Ordering::Relaxed) || self.passage() != Passage::Free {
+            return Err(NoPlace::Now);
+        }
+        match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(permit) => self.with_slot(permit),
+            Err(_) if self.limits.ahead() > 0 => Err(NoPlace::Yet),
+            Err(_) => Err(NoPlace::Now),
+        }
+    }
+
+    /// Places that are free before `deadline`, at most `wanted`: some at once, because work that starts together is committed
+    /// together. If there are none, work queues up in the store, until all of it is taken up.
+    pub async fn reserve_by(&self, deadline: Instant, wanted: usize) -> Option<Vec<Place>> {
+        let together = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.limits.in_hand() / TOGETHER).max(1);
+        let Ok(all) = timeout_at(deadline, Arc::clone(&self.places).acquire_many_owned(together)).await else {
+            self.set_backlog(true);
+            return None;
+        };
+        let mut all = all.expect("the semaphore is never closed");
+        // The gate may have closed meanwhile.
         if self.backlog.load(Ordering::Relaxed) || self.passage() != Passage::Free {
             return None;
         }
-        let place = Place::new(Arc::clone(&self.places).try_acquire_owned().ok()?);
-        self.limiter.take(1).pop().map(|slot| place.at(slot))
+        let slots = self.limiter.take(all.num_permits());
+        let places = slots.into_iter().map_while(|slot| Some(Place::new(all.split(1)?).at(slot)));
+        Some(places.collect()).filter(|places: &Vec<Place>| !places.is_empty())
+    }
+
+    fn with_slot(&self, permit: OwnedSemaphorePermit) -> Result<Place, NoPlace> {
+        self.limiter.take(1).pop().map(|slot| Place::new(permit).at(slot)).ok_or(NoPlace::Now)
     }
 
     /// Gives back a reservation that was not needed.
