@@ -170,7 +170,8 @@ impl Account {
     /// together. If there are none, work queues up in the store, until all of it is taken up.
     pub async fn reserve_by(&self, deadline: Instant, wanted: usize) -> Option<Vec<Place>> {
         let together = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.limits.in_hand() / TOGETHER).max(1);
-        let Ok(all) = timeout_at(deadline, Arc::clone(&self.places).acquire_many_owned(together)).await else {
+        let Ok(all) = timeout_at(deadline, Arc::clone(&self.places).acquire_many_owned(together)).await
+        else {
             self.set_backlog(true);
             return None;
         };

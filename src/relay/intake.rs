@@ -98,11 +98,7 @@ impl Intake {
         accepting.await.unwrap_or_else(|_| Err(store::Error::Unavailable("accepting was cut off".to_owned())))
     }
 
-    async fn take_in(
-        &self,
-        source: Source,
-        events: Vec<TruckerCreated>,
-    ) -> Result<Vec<Taken>, store::Error> {
+    async fn take_in(&self, source: Source, events: Vec<TruckerCreated>) -> Result<Vec<Taken>, store::Error> {
         let relay = &self.relay;
         relay.look_at_the_way_in();
         // While the store is in trouble it is asked all the same: it may work again.
@@ -199,5 +195,174 @@ impl Intake {
         };
         relay.metrics.events_received.of(source, outcome).inc();
         Taken { key, news }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+    use tempfile::TempDir;
+    use tokio::task::{JoinHandle, yield_now};
+
+    use super::*;
+    use crate::dashdoc::client::{self, Client};
+    use crate::event::TraceContext;
+    use crate::invite::testing::{SECOND, rules};
+    use crate::invite::{Gate, GateRules, Invite, StateName};
+    use crate::lifecycle::Lifecycle;
+    use crate::relay::Limits;
+    use crate::sink::Outlets;
+    use crate::store::sqlite::{self, SqliteStore};
+    use crate::telemetry::metrics::Metrics;
+
+    /// A pace at which a place is soon free again, and one at which it is not.
+    const FAST: f64 = 100_000.0;
+    const DASHDOCS: f64 = 10.0;
+
+    /// A relay with the accounts `acme` and `beta`, whose API nobody can reach.
+    struct Scene {
+        intake: Intake,
+        life: Lifecycle,
+        _directory: TempDir,
+    }
+
+    impl Scene {
+        fn with_pace(rate_per_second: f64) -> Self {
+            // Fails only where another has been installed.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let directory = tempfile::tempdir().unwrap();
+            let settings = sqlite::Settings {
+                path: directory.path().join("store.db"),
+                rules: rules(),
+                erase_codes_after: SECOND,
+                retention: SECOND,
+                fingerprint_key: None,
+                observer: Arc::new(|_, _| {}),
+            };
+            let life = Lifecycle::new();
+            let store: store::Shared = Arc::new(SqliteStore::open(settings, &life).unwrap());
+            let names: Vec<AccountName> = ["acme", "beta"].map(|name| name.parse().unwrap()).into();
+            let metrics = Arc::new(Metrics::new(&names));
+            let gate = GateRules { throttle: rules().backoff, probe_delay: SECOND, circuit_after: u32::MAX };
+            let limits = Limits { rate_per_second, max_in_flight: 4, gate };
+            let account = |name: AccountName| {
+                let settings = client::Settings {
+                    base_url: "http://127.0.0.1:1".parse().unwrap(),
+                    auth_header: "authorization".parse().unwrap(),
+                    auth_scheme: "Token".to_owned(),
+                    timeout: SECOND,
+                    authorities: Vec::new(),
+                };
+                let client = Client::new(settings, Arc::new(|| "".into()), store.fingerprint_key()).unwrap();
+                let (store, metrics) = (Arc::clone(&store), Arc::clone(&metrics));
+                let account = Account::new(name, client, limits, Gate::Open, store, metrics);
+                // Its dispatcher, which is not at work here, has found nothing.
+                account.set_backlog(false);
+                Arc::new(account)
+            };
+            let accounts = names.into_iter().map(account).collect();
+            let (store, source) = (Arc::clone(&store), "/invite-relay".to_owned());
+            let relay = Relay::new(store, accounts, Outlets::default(), source, 1000, metrics, &life);
+            Self { intake: relay.intake(), life, _directory: directory }
+        }
+
+        fn account(&self, name: &str) -> &Arc<Account> {
+            &self.intake.relay.accounts[&name.parse::<AccountName>().unwrap()]
+        }
+
+        /// Takes all places of `acme`.
+        fn fill(&self) -> Vec<Place> {
+            std::iter::from_fn(|| self.account("acme").reserve().ok()).collect()
+        }
+
+        /// Hands these in, and lets that go as far as it does by itself.
+        async fn tell(&self, invites: &[&str]) -> JoinHandle<Result<Vec<Taken>, store::Error>> {
+            let events = invites.iter().map(|invite| event(invite)).collect();
+            let intake = self.intake.clone();
+            let accepting = self.life.spawn_work(async move { intake.accept(Source::Webhook, events).await });
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            accepting
+        }
+
+        async fn stored(&self, invite: &str) -> Option<Invite> {
+            let story = self.intake.relay.store.show(invite.parse().unwrap()).await.unwrap();
+            story.map(|story| story.invite)
+        }
+
+        /// Whether it was stored to wait for its turn.
+        async fn waits(&self, invite: &str) -> bool {
+            self.stored(invite).await.unwrap().state.name() == StateName::Received
+        }
+    }
+
+    /// From now on no deadline passes: the clock goes by itself only while no blocking task is at work.
+    fn stop_the_clock() -> std::sync::mpsc::Sender<()> {
+        tokio::time::pause();
+        let (clock, stopped) = std::sync::mpsc::channel();
+        tokio::task::spawn_blocking(move || stopped.recv());
+        clock
+    }
+
+    fn event(invite: &str) -> TruckerCreated {
+        let TruckerKey { account, pk } = invite.parse().unwrap();
+        TruckerCreated {
+            event_id: invite.to_owned(),
+            event_source: "/platform".to_owned(),
+            account: Some(account),
+            pk,
+            trucker: Map::new(),
+            trace: TraceContext::default(),
+        }
+    }
+
+    fn ids(taken: &[Taken]) -> Vec<String> {
+        taken.iter().map(|taken| taken.key.to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn an_event_that_finds_every_place_taken_is_given_the_next_one() {
+        let scene = Scene::with_pace(FAST);
+        let (mut places, _clock) = (scene.fill(), stop_the_clock());
+        let accepting = scene.tell(&["acme/1"]).await;
+        assert_eq!(scene.intake.relay.store.unfinished(), 0, "it is not stored before it has a place");
+        places.pop();
+        assert_eq!(ids(&accepting.await.unwrap().unwrap()), ["acme/1"]);
+        assert!(!scene.waits("acme/1").await);
+    }
+
+    #[tokio::test]
+    async fn an_event_that_no_place_comes_free_for_is_stored_to_wait_and_those_after_it_at_once() {
+        let scene = Scene::with_pace(FAST);
+        let _places = scene.fill();
+        assert_eq!(scene.account("acme").reserve().err(), Some(NoPlace::Yet));
+        scene.tell(&["acme/1", "acme/2"]).await.await.unwrap().unwrap();
+        assert!(scene.waits("acme/1").await && scene.waits("acme/2").await);
+        assert_eq!(scene.account("acme").reserve().err(), Some(NoPlace::Now));
+    }
+
+    #[tokio::test]
+    async fn no_event_waits_for_a_place_of_another_account() {
+        let scene = Scene::with_pace(FAST);
+        let (places, _clock) = (scene.fill(), stop_the_clock());
+        let accepting = scene.tell(&["acme/1", "beta/1", "acme/2"]).await;
+        let mut looks = 0;
+        while scene.stored("beta/1").await.is_none() {
+            looks += 1;
+            assert!(looks < 100_000, "beta's event waits for a place of acme's");
+        }
+        assert_eq!(scene.stored("acme/1").await, None);
+        drop(places);
+        let taken = accepting.await.unwrap().unwrap();
+        assert_eq!(ids(&taken), ["acme/1", "beta/1", "acme/2"], "each is answered in its place");
+    }
+
+    #[tokio::test]
+    async fn at_dashdocs_pace_an_event_that_finds_every_place_taken_is_stored_to_wait_at_once() {
+        let scene = Scene::with_pace(DASHDOCS);
+        let places: Vec<Place> = scene.account("acme").places().await;
+        assert_eq!(scene.account("acme").reserve().err(), Some(NoPlace::Now));
+        drop(places);
     }
 }

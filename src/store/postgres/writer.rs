@@ -27,9 +27,6 @@ pub type Observer = Arc<dyn Fn(usize, Duration) + Send + Sync>;
 
 /// Most commands in one transaction: bounds how long the first of them waits. A command of intake holds many events.
 const GROUP_MAX: usize = 256;
-/// A commit that nobody waits for comes with another one, if there is one within this time: the disk has less to sync, and
-/// new events don't wait behind it.
-const COMPANY_WITHIN: Duration = Duration::from_millis(10);
 /// New events and other commands that a connection serves before its statements are planned anew. A plan that was made
 /// while a table was small may go through all of it, and the server itself looks at what has grown once a minute at best.
 const PLANS_LAST: usize = 4096;
@@ -56,11 +53,6 @@ impl Command {
             Self::Take { what, .. } => Some(what),
             Self::Accept { .. } | Self::Advance { .. } => None,
         }
-    }
-
-    /// Whether nobody waits for its commit.
-    fn has_time(&self) -> bool {
-        matches!(self, Self::Advance { input: Input::Confirmed(_), .. })
     }
 
     /// Passed before and after the commit of the group that holds this command; sorted by the number.
@@ -148,8 +140,8 @@ pub(super) struct Line {
 pub(super) async fn write(shared: Arc<Shared>) {
     let mut line = None;
     loop {
-        let group = collect(&mut *shared.inbox.lock().await).await;
-        if group.is_empty() {
+        let mut group = Vec::new();
+        if shared.inbox.lock().await.recv_many(&mut group, GROUP_MAX).await == 0 {
             return;
         }
         let started = clock();
@@ -158,21 +150,6 @@ pub(super) async fn write(shared: Arc<Shared>) {
         commit(&shared, &mut line, group).await;
         (shared.observer)(size, started.elapsed());
     }
-}
-
-/// What has queued up; nothing once the store is closed.
-async fn collect(inbox: &mut mpsc::UnboundedReceiver<Command>) -> Vec<Command> {
-    let mut group = Vec::new();
-    inbox.recv_many(&mut group, GROUP_MAX).await;
-    let until = tokio::time::Instant::now() + COMPANY_WITHIN;
-    while group.iter().all(Command::has_time) {
-        let room = GROUP_MAX - group.len();
-        let more = tokio::time::timeout_at(until, inbox.recv_many(&mut group, room));
-        if !more.await.is_ok_and(|n| n > 0) {
-            break;
-        }
-    }
-    group
 }
 
 /// Has the server forget its plans now and then.
