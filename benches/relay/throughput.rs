@@ -13,8 +13,8 @@ use crate::scene::{Api, Scene, Subject};
 
 /// Events of one run. In shorter ones the start weighs too much.
 const N_EVENTS: u64 = 20_000;
-/// Rounds of a full benchmark. In each, every subject has its turn. On a shared machine single rounds differ by a third:
-/// medians of five came out on either side of a line that medians of nine don't cross.
+/// Rounds of a full benchmark. In each, every subject has its turn. On a shared machine single rounds differ by a third,
+/// and medians of five still by a tenth.
 const N_ROUNDS: usize = 9;
 /// The first of every so many warm up.
 const WARM_UP_PART: u64 = 5;

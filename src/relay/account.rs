@@ -16,9 +16,9 @@ use crate::store::{self, GateDecision};
 use crate::telemetry::metrics::Metrics;
 use crate::time::Timestamp;
 
-/// Of all places, work that has just come in waits for one in so many at once. The more, the larger the commits; yet those
-/// that are free already stand empty until the last one is.
-const TOGETHER: u32 = 8;
+/// Work that has just come in waits for this part of all places at once: so it is committed together, and few places stand
+/// empty until the last of them is free.
+const PART_AT_ONCE: u32 = 8;
 
 /// What an account is allowed.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ pub struct Account {
     moves: AtomicU64,
     /// Failures in a row, of all its workers.
     circuit: Mutex<Circuit>,
-    /// Set by the dispatcher while older work waits in the store: then new work queues up behind it.
+    /// Set while older work waits in the store: then new work queues up behind it.
     backlog: AtomicBool,
     store: store::Shared,
     metrics: Arc<Metrics>,
@@ -63,11 +63,8 @@ impl Limits {
     /// passes while a lease is committed. At Dashdoc's pace nothing: a commit is over long before the next turn. The less
     /// that is, the better, because what a crash leaves has to be read back, also if its request had not left.
     fn in_hand(&self) -> u32 {
-        self.max_in_flight.saturating_add(self.ahead())
-    }
-
-    fn ahead(&self) -> u32 {
-        limiter::in_a_commit(self.rate_per_second).min(self.max_in_flight / 2)
+        let ahead = limiter::in_a_commit(self.rate_per_second).min(self.max_in_flight / 2);
+        self.max_in_flight.saturating_add(ahead)
     }
 }
 
@@ -83,9 +80,9 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPlace {
     /// All are taken, and at the account's pace some may soon be free: [`Account::reserve_by`] waits for them.
-    Yet,
+    Soon,
     /// The work has to wait in the store.
-    Now,
+    Queue,
 }
 
 /// A request at the API. Dropping it lets the next one leave.
@@ -157,36 +154,42 @@ impl Account {
     /// A place at once, for work that has just come in.
     pub fn reserve(&self) -> Result<Place, NoPlace> {
         if self.backlog.load(Ordering::Relaxed) || self.passage() != Passage::Free {
-            return Err(NoPlace::Now);
+            return Err(NoPlace::Queue);
         }
         match Arc::clone(&self.places).try_acquire_owned() {
             Ok(permit) => self.with_slot(permit),
-            Err(_) if self.limits.ahead() > 0 => Err(NoPlace::Yet),
-            Err(_) => Err(NoPlace::Now),
+            Err(_) if self.limiter.together() > 0 => Err(NoPlace::Soon),
+            Err(_) => Err(NoPlace::Queue),
         }
     }
 
-    /// Places that are free before `deadline`, at most `wanted`: some at once, because work that starts together is committed
-    /// together. If there are none, work queues up in the store, until all of it is taken up.
+    /// Up to `wanted` places that come free before `deadline`: some at once, because work that starts together is committed
+    /// together. `None` sends the work to the queue. If the wait was in vain, it sends what comes after it there as well,
+    /// until the dispatcher has taken up all that waits.
     pub async fn reserve_by(&self, deadline: Instant, wanted: usize) -> Option<Vec<Place>> {
-        let together = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.limits.in_hand() / TOGETHER).max(1);
-        let Ok(all) = timeout_at(deadline, Arc::clone(&self.places).acquire_many_owned(together)).await
-        else {
+        if deadline <= Instant::now() {
+            return None;
+        }
+        let most = (self.limits.in_hand() / PART_AT_ONCE).min(self.limiter.together()).max(1);
+        let together = u32::try_from(wanted).unwrap_or(u32::MAX).clamp(1, most);
+        let places = Arc::clone(&self.places).acquire_many_owned(together);
+        let Ok(places) = timeout_at(deadline, places).await else {
             self.set_backlog(true);
+            self.wake.notify_one();
             return None;
         };
-        let mut all = all.expect("the semaphore is never closed");
+        let mut places = places.expect("the semaphore is never closed");
         // The gate may have closed meanwhile.
         if self.backlog.load(Ordering::Relaxed) || self.passage() != Passage::Free {
             return None;
         }
-        let slots = self.limiter.take(all.num_permits());
-        let places = slots.into_iter().map_while(|slot| Some(Place::new(all.split(1)?).at(slot)));
+        let slots = self.limiter.take(places.num_permits());
+        let places = slots.into_iter().map_while(|slot| Some(Place::new(places.split(1)?).at(slot)));
         Some(places.collect()).filter(|places: &Vec<Place>| !places.is_empty())
     }
 
     fn with_slot(&self, permit: OwnedSemaphorePermit) -> Result<Place, NoPlace> {
-        self.limiter.take(1).pop().map(|slot| Place::new(permit).at(slot)).ok_or(NoPlace::Now)
+        self.limiter.take(1).pop().map(|slot| Place::new(permit).at(slot)).ok_or(NoPlace::Queue)
     }
 
     /// Gives back a reservation that was not needed.

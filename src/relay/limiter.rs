@@ -50,13 +50,21 @@ pub struct Slot {
 
 /// Requests that leave at this pace in the time of a commit.
 pub(super) fn in_a_commit(per_second: f64) -> u32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "saturates, and is never negative"
-    )]
-    let requests = (per_second * AHEAD.as_secs_f64()) as u32;
-    requests
+    whole(per_second * AHEAD.as_secs_f64())
+}
+
+/// Requests that may leave together at this pace; 0 where each has a time of its own.
+fn in_a_grain(per_second: f64) -> u32 {
+    whole(per_second * GRAIN.as_secs_f64())
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates, and is never negative"
+)]
+fn whole(requests: f64) -> u32 {
+    requests as u32
 }
 
 impl Limiter {
@@ -101,6 +109,11 @@ impl Limiter {
                 state.next = state.next.checked_sub(interval).unwrap_or(state.next);
             }
         }
+    }
+
+    /// How many requests may leave together at the present pace; 0 where each has a time of its own.
+    pub fn together(&self) -> u32 {
+        in_a_grain(self.rate())
     }
 
     /// Waits until there is a slot, and takes it.
