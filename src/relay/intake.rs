@@ -317,6 +317,16 @@ mod tests {
         clock
     }
 
+    /// Waits by the clock on the wall, because the other one is stopped.
+    async fn done(accepting: JoinHandle<Result<Vec<Taken>, store::Error>>) -> Vec<Taken> {
+        let began = std::time::Instant::now();
+        while !accepting.is_finished() {
+            assert!(began.elapsed() < SECOND * 30, "still waiting for a place");
+            yield_now().await;
+        }
+        accepting.await.unwrap().unwrap()
+    }
+
     fn event(invite: &str) -> TruckerCreated {
         let TruckerKey { account, pk } = invite.parse().unwrap();
         TruckerCreated {
@@ -340,7 +350,7 @@ mod tests {
         let accepting = scene.tell(&["acme/1"]).await;
         assert_eq!(scene.intake.relay.store.unfinished(), 0, "it is not stored before it has a place");
         places.pop();
-        assert_eq!(ids(&accepting.await.unwrap().unwrap()), ["acme/1"]);
+        assert_eq!(ids(&done(accepting).await), ["acme/1"]);
         assert!(!scene.waits("acme/1").await);
     }
 
@@ -360,12 +370,14 @@ mod tests {
         let (mut places, _clock) = (scene.fill("acme"), stop_the_clock());
         let accepting = scene.tell(&["acme/1", "acme/2", "acme/3"]).await;
         places.truncate(N_PLACES - 2);
-        for _ in 0..10 {
+        // Long enough for a commit, if there were one.
+        let began = std::time::Instant::now();
+        while began.elapsed() < SECOND / 10 {
+            assert_eq!(scene.intake.relay.store.unfinished(), 0, "two places are not three");
             yield_now().await;
         }
-        assert_eq!(scene.intake.relay.store.unfinished(), 0, "two places are not three");
         places.pop();
-        accepting.await.unwrap().unwrap();
+        done(accepting).await;
         for invite in ["acme/1", "acme/2", "acme/3"] {
             assert!(!scene.waits(invite).await);
         }
@@ -380,7 +392,7 @@ mod tests {
         let shut = Gate::Closed { reason: GateReason::Throttled, until, strikes: 1 };
         scene.account("acme").adopt(shut, 0);
         drop(places);
-        accepting.await.unwrap().unwrap();
+        done(accepting).await;
         assert!(scene.waits("acme/1").await);
     }
 
@@ -390,7 +402,7 @@ mod tests {
         let (_places, _clock) = (scene.fill("acme"), stop_the_clock());
         let accepting = scene.tell(&["acme/1"]).await;
         scene.life.begin_drain();
-        accepting.await.unwrap().unwrap();
+        done(accepting).await;
         assert!(scene.waits("acme/1").await);
     }
 
@@ -405,7 +417,7 @@ mod tests {
         }
         assert_eq!(scene.stored("acme/1").await, None);
         drop(places);
-        let taken = accepting.await.unwrap().unwrap();
+        let taken = done(accepting).await;
         assert_eq!(ids(&taken), ["acme/1", "beta/1", "acme/2"], "each is answered in its place");
     }
 
@@ -414,7 +426,7 @@ mod tests {
         let scene = Scene::with_pace(DASHDOCS);
         let _places = scene.account("acme").places().await;
         let _clock = stop_the_clock();
-        scene.tell(&["acme/1"]).await.await.unwrap().unwrap();
+        done(scene.tell(&["acme/1"]).await).await;
         assert!(scene.waits("acme/1").await);
     }
 }
