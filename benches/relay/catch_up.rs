@@ -55,7 +55,8 @@ pub(crate) async fn run(scene: &mut Scene, scale: Scale) -> String {
     format!(
         "{RATE} events/s come in by webhook all the while.\n\n\
          | outage | lasts | invites that wait | all announced after |\n|---|---:|---:|---:|\n\
-         | the broker is stopped | {seconds} s | {told} | {:.1} s after it takes connections again |\n\
+         | the broker is stopped | {seconds} s | {told} | {:.1} s after it takes connections again; the \
+         relay tries within 10 s |\n\
          | every call is refused (429, `Retry-After: 2`) | {seconds} s | {told} | {:.1} s, of which {:.1} s are the pace \
          of {PACE}/s |\n",
         after_outage.as_secs_f64(),

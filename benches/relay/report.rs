@@ -114,7 +114,7 @@ fn machine() -> String {
     };
     format!(
         "| | |\n|---|---|\n| machine | {cpus} cores of {}, {} GiB, Linux {} |\n| compiler | {} |\n| broker | \
-         rabbitmq-server {}, one scheduler, quorum queue for the source |\n| database | PostgreSQL {}, `fsync` on |\n\
+         rabbitmq-server {}, one scheduler, quorum queue for the source |\n| database | PostgreSQL {}, as it comes (`fsync` on) |\n\
          | relay | {}, release build, traces sampled at 10 % and exported |",
         line_of("/proc/cpuinfo", "model name"),
         kib.div_ceil(1024 * 1024),

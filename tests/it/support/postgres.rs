@@ -173,16 +173,14 @@ impl Postgres {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.home.join("log")).unwrap();
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-k", ""]);
-        for setting in [
+        // `synchronous_commit` is decided by each session, never by the server.
+        let mut settings = vec!["max_connections=200", "synchronous_commit=off"];
+        settings.push(if self.tls { "ssl=on" } else { "ssl=off" });
+        if !self.durable {
             // What a process has written survives the process; only a power cut would need more.
-            if self.durable { "fsync=on" } else { "fsync=off" },
-            "max_connections=200",
-            "shared_buffers=32MB",
-            // Decided by each session, never by the server.
-            "synchronous_commit=off",
-            "autovacuum_naptime=5s",
-            if self.tls { "ssl=on" } else { "ssl=off" },
-        ] {
+            settings.extend(["fsync=off", "shared_buffers=32MB", "autovacuum_naptime=5s"]);
+        }
+        for setting in settings {
             command.args(["-c", setting]);
         }
         let child = command.stderr(log).process_group(0).spawn().unwrap();
