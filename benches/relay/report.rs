@@ -114,8 +114,8 @@ fn machine() -> String {
     };
     format!(
         "| | |\n|---|---|\n| machine | {cpus} cores of {}, {} GiB, Linux {} |\n| compiler | {} |\n| broker | \
-         rabbitmq-server {}, one scheduler, quorum queue for the source |\n| database | PostgreSQL {}, as it comes (`fsync` on) |\n\
-         | relay | {}, release build, traces sampled at 10 % and exported |",
+         rabbitmq-server {}, one scheduler, quorum queue for the source |\n| database | PostgreSQL {}, as it comes \
+         (`fsync` on) |\n| relay | {}, release build, traces sampled at 10 % and exported |",
         line_of("/proc/cpuinfo", "model name"),
         kib.div_ceil(1024 * 1024),
         said("uname", &["-r"]),
