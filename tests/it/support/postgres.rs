@@ -22,7 +22,7 @@ pub(crate) struct Postgres {
     /// Whom the server runs as: it refuses to be root.
     user: Option<(u32, u32)>,
     tls: bool,
-    /// Whether a commit is on the disk: only a power cut could tell, or a clock.
+    /// Whether a commit is on the disk: only a power cut could tell, or a clock. Then the rest is as installed, too.
     durable: bool,
     server: Mutex<Option<Child>>,
     /// Reads the server's process id, line by line, and ends the last one when this pipe closes, whichever way.
@@ -35,7 +35,7 @@ impl Postgres {
         Self::make(None, false)
     }
 
-    /// The same with commits that wait for the disk.
+    /// The same with commits that wait for the disk, and without what spares a machine that runs many servers at once.
     pub(crate) fn start_durable() -> Self {
         Self::make(None, true)
     }
@@ -177,7 +177,8 @@ impl Postgres {
         let mut settings = vec!["max_connections=200", "synchronous_commit=off"];
         settings.push(if self.tls { "ssl=on" } else { "ssl=off" });
         if !self.durable {
-            // What a process has written survives the process; only a power cut would need more.
+            // What a process has written survives the process; only a power cut would need more. To vacuum
+            // this often takes CPU from whatever would be measured.
             settings.extend(["fsync=off", "shared_buffers=32MB", "autovacuum_naptime=5s"]);
         }
         for setting in settings {
