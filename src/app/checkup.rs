@@ -1,8 +1,9 @@
 //! The doctor's checks within the running service: what drifts away is seen before it hurts.
 //!
-//! They look and change nothing, as `invite-relay doctor` does. One look costs one request for each account, two
-//! connections to the broker and a probe of the store, at most once every `telemetry.doctor_every`, never two at a
-//! time. What is found becomes a gauge; what begins or ends to fail is said once in the log.
+//! They look and change nothing, as `invite-relay doctor` does. One look costs one request for each account, in its
+//! turn within the account's pace, two connections to the broker and a probe of the store, at most once every
+//! `telemetry.doctor_every`, never two at a time. What is found becomes a gauge; what begins or ends to fail is said
+//! once in the log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use tracing::{info, warn};
 
 use crate::config::Loaded;
 use crate::doctor::{Report, Verdict, examine};
+use crate::invite::AccountName;
 use crate::lifecycle::Lifecycle;
+use crate::relay::Relay;
 use crate::telemetry::metrics::{CheckVerdict, Metrics, Part};
 
 /// The first look waits until the parts had time to start.
@@ -22,12 +25,13 @@ const FIRST_AFTER: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Looks again and again until the drain.
-pub(super) fn start(loaded: &Loaded, metrics: &Arc<Metrics>, life: &Lifecycle) {
+pub(super) fn start(loaded: &Loaded, relay: &Arc<Relay>, metrics: &Arc<Metrics>, life: &Lifecycle) {
     let every = loaded.config.telemetry.doctor_every;
     if every.is_zero() {
         return;
     }
-    let (loaded, metrics, drain) = (loaded.clone(), Arc::clone(metrics), life.clone());
+    let (loaded, relay) = (loaded.clone(), Arc::clone(relay));
+    let (metrics, drain) = (Arc::clone(metrics), life.clone());
     life.spawn_long("doctor", async move {
         let mut timer = tokio::time::interval_at(Instant::now() + every.min(FIRST_AFTER), every);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -37,7 +41,8 @@ pub(super) fn start(loaded: &Loaded, metrics: &Arc<Metrics>, life: &Lifecycle) {
                 () = drain.draining() => return,
                 _ = timer.tick() => {}
             }
-            let looking = examine(&loaded, |name| std::env::var(name).ok());
+            let looking =
+                examine(&loaded, |name| std::env::var(name).ok(), |name| turn(Arc::clone(&relay), name));
             let report = tokio::select! {
                 () = drain.draining() => return,
                 looked = tokio::time::timeout(LIMIT, Box::pin(looking)) => looked,
@@ -50,6 +55,17 @@ pub(super) fn start(loaded: &Loaded, metrics: &Arc<Metrics>, life: &Lifecycle) {
             }
         }
     });
+}
+
+/// Waits until one request more fits into the account's pace: at the API it counts like one for an invite.
+async fn turn(relay: Arc<Relay>, name: AccountName) -> Result<(), String> {
+    match relay.account(&name) {
+        Some(account) => {
+            let turn = account.turn().await;
+            turn.map_err(|until| format!("the API has asked this account to wait until {until}"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Each check by part and verdict.

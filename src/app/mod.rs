@@ -130,7 +130,7 @@ async fn start_parts(
         }
     });
     secrets.spawn(life, POLL_INTERVAL);
-    checkup::start(loaded, &metrics, life);
+    checkup::start(loaded, &relay, &metrics, life);
     info!(
         version = env!("CARGO_PKG_VERSION"), admin = %address, webhook = webhook.map(tracing::field::display),
         accounts = names.len(), "started"

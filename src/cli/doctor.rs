@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::output::{Output, print_json};
 use super::{ConfigArgs, Failure};
-use crate::doctor::{Counts, Finding, Report, Verdict, examine};
+use crate::doctor::{Counts, Finding, Report, Verdict, at_once, examine};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -36,7 +36,7 @@ struct Document<'a> {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let loaded = args.config.load()?;
-    let report = Box::pin(examine(&loaded, |name| std::env::var(name).ok())).await;
+    let report = Box::pin(examine(&loaded, |name| std::env::var(name).ok(), at_once)).await;
     let counts = report.counts();
     match args.output {
         Output::Json => {

@@ -21,7 +21,11 @@ const SKEW_MAX_MS: i64 = 2_000;
 /// The checks behind a connection.
 const BEHIND_CONNECTION: [&str; 3] = ["token", "clock", "rate"];
 
-pub(super) async fn check(account: &Account, keys: Keys<'_>) -> Vec<Finding> {
+pub(super) async fn check(
+    account: &Account,
+    turn: impl Future<Output = Result<(), String>>,
+    keys: Keys<'_>,
+) -> Vec<Finding> {
     let mut findings = Findings::about(format!("api.{}", account.name));
     let base_url = keys.account(&account.name, "base_url");
     if !reached(account, &base_url, &mut findings).await {
@@ -38,6 +42,10 @@ pub(super) async fn check(account: &Account, keys: Keys<'_>) -> Vec<Finding> {
             return behind(findings, "there is no client");
         }
     };
+    if let Err(why) = turn.await {
+        findings.skipped("connection", &why);
+        return behind(findings, &why);
+    }
     match client.probe().await {
         Ok(probe) => {
             let took = probe.took.as_millis();

@@ -20,5 +20,5 @@ mod store;
 mod telemetry;
 mod webhook;
 
-pub use examine::examine;
+pub use examine::{at_once, examine};
 pub use finding::{Counts, Finding, Report, Verdict};

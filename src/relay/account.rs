@@ -220,6 +220,22 @@ impl Account {
         place.slot = Some(self.limiter.acquire().await);
     }
 
+    /// Waits until a request may leave that is for no invite. It counts in the account's pace, because to the API it is one
+    /// like all others. `Err` with the end of the pause that the API has asked for: then it must not leave.
+    pub async fn turn(&self) -> Result<(), Timestamp> {
+        self.unless_throttled()?;
+        self.limiter.depart(self.limiter.book()).await;
+        self.unless_throttled()
+    }
+
+    /// No other closed gate forbids to look: a look changes nothing, and may tell why the gate is closed.
+    fn unless_throttled(&self) -> Result<(), Timestamp> {
+        match self.gate() {
+            Gate::Closed { reason: GateReason::Throttled, until, .. } if until > self.now() => Err(until),
+            Gate::Closed { .. } | Gate::Open => Ok(()),
+        }
+    }
+
     /// Waits for a place, then takes the others that are free.
     pub async fn places(&self) -> Vec<Place> {
         let first = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");

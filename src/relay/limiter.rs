@@ -79,25 +79,21 @@ impl Limiter {
     pub fn take(&self, wanted: usize) -> Vec<Slot> {
         let now = now();
         let mut state = self.state();
-        let rate = state.pace.rate(self.elapsed(now));
-        let spacing = Spacing::of(rate);
-        // Unused time is lost, except for one grain: pauses must not add up to a burst.
-        let earliest = now.checked_sub(spacing.grain).unwrap_or(now);
-        state.next = state.next.max(earliest);
+        let spacing = state.look(now, self.elapsed(now));
         let mut slots = Vec::new();
-        while slots.len() < wanted {
-            let at = state.next_slot(&spacing);
-            if at > now + spacing.ahead {
-                break;
-            }
-            state.next = (state.next + spacing.interval).max(at + spacing.interval - spacing.catch_up);
-            let counted = spacing.window.is_some();
-            if counted {
-                state.departures.add(at, now);
-            }
-            slots.push(Slot { at, counted });
+        while slots.len() < wanted && state.next_slot(&spacing) <= now + spacing.ahead {
+            slots.push(state.book(now, &spacing));
         }
         slots
+    }
+
+    /// Takes the next slot, however long it is until then. For a request that comes seldom: it loses no race for a slot,
+    /// and all others leave one later.
+    pub fn book(&self) -> Slot {
+        let now = now();
+        let mut state = self.state();
+        let spacing = state.look(now, self.elapsed(now));
+        state.book(now, &spacing)
     }
 
     /// Gives back slots that were not used. One that others were given out after is lost.
@@ -194,6 +190,25 @@ impl Limiter {
 }
 
 impl State {
+    /// How far apart slots are now.
+    fn look(&mut self, now: Instant, elapsed: Duration) -> Spacing {
+        let spacing = Spacing::of(self.pace.rate(elapsed));
+        // Unused time is lost, except for one grain: pauses must not add up to a burst.
+        let earliest = now.checked_sub(spacing.grain).unwrap_or(now);
+        self.next = self.next.max(earliest);
+        spacing
+    }
+
+    fn book(&mut self, now: Instant, spacing: &Spacing) -> Slot {
+        let at = self.next_slot(spacing);
+        self.next = (self.next + spacing.interval).max(at + spacing.interval - spacing.catch_up);
+        let counted = spacing.window.is_some();
+        if counted {
+            self.departures.add(at, now);
+        }
+        Slot { at, counted }
+    }
+
     fn next_slot(&self, spacing: &Spacing) -> Instant {
         let window = spacing.window.and_then(|n| self.departures.back(n));
         window.map_or(self.next, |left| self.next.max(left + WINDOW))
@@ -422,6 +437,34 @@ mod tests {
         futures_util::future::join_all(waiting).await;
         assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
         assert!(start.elapsed() < Duration::from_millis(2200), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_booked_slot_is_the_next_one_and_counts_in_the_limit() {
+        let limiter = Limiter::new(10.0);
+        let start = now();
+        let mut left = Vec::new();
+        for n in 0..100 {
+            if n % 7 == 0 {
+                let (booked, another) = (limiter.book(), limiter.acquire());
+                let (booked, another) = tokio::join!(
+                    async {
+                        limiter.depart(booked).await;
+                        now()
+                    },
+                    async {
+                        limiter.depart(another.await).await;
+                        now()
+                    }
+                );
+                assert!(booked < another, "somebody else was before it");
+                left.extend([booked, another]);
+            } else {
+                left.push(leave(&limiter).await);
+            }
+        }
+        assert_eq!(most_in_a_second(&left), 10);
+        assert!(start.elapsed() >= Duration::from_secs(11), "{:?} for {}", start.elapsed(), left.len());
     }
 
     #[tokio::test(start_paused = true)]

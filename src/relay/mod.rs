@@ -207,6 +207,11 @@ impl Relay {
         result
     }
 
+    /// An account at work.
+    pub fn account(&self, name: &AccountName) -> Option<&Arc<Account>> {
+        self.accounts.get(name)
+    }
+
     /// The accounts at work.
     pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
         self.accounts.values()

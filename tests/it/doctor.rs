@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use invite_relay::broker::{Endpoint, Mode, Observer, QueueType, Topology, connect};
 use invite_relay::config::{self, Loaded, Sources};
 use invite_relay::dashdoc::simulator::{DEFAULT_TOKEN, Faults, Settings, Simulator};
-use invite_relay::doctor::{Finding, Report, Verdict, examine};
+use invite_relay::doctor::{Finding, Report, Verdict, at_once, examine};
 use invite_relay::lifecycle::Lifecycle;
 use lapin::BasicProperties;
 use lapin::options::QueueDeclareOptions;
@@ -86,7 +86,7 @@ impl Given {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = TempDir::new().unwrap();
         let loaded = self.load(&dir, sets);
-        let report = soon("the doctor's report", Box::pin(examine(&loaded, |_| None))).await;
+        let report = soon("the doctor's report", Box::pin(examine(&loaded, |_| None, at_once))).await;
         let shown = format!("{report:?}");
         assert!(!shown.contains("canary"), "{shown}");
         report
@@ -393,7 +393,7 @@ async fn the_doctor_looks_for_the_collector_that_the_environment_names() {
         (None, "skipped", "no OTEL_* variable"),
     ] {
         let env = |name: &str| endpoint.clone().filter(|_| name == "OTEL_EXPORTER_OTLP_ENDPOINT");
-        let report = soon("the doctor's report", Box::pin(examine(&loaded, env))).await;
+        let report = soon("the doctor's report", Box::pin(examine(&loaded, env, at_once))).await;
         assert_found(&report, "telemetry.collector", verdict, evidence, "");
         assert!(!format!("{report:?}").contains("canary"), "{report:?}");
     }
@@ -402,7 +402,7 @@ async fn the_doctor_looks_for_the_collector_that_the_environment_names() {
         "OTEL_TRACES_SAMPLER" => Some("sometimes-canary".to_owned()),
         _ => None,
     };
-    let report = soon("the doctor's report", Box::pin(examine(&loaded, env))).await;
+    let report = soon("the doctor's report", Box::pin(examine(&loaded, env, at_once))).await;
     assert_found(&report, "telemetry.variables", "warning", "OTEL_TRACES_SAMPLER", "unset the variable");
     life.begin_drain();
 }

@@ -176,6 +176,20 @@ impl Service {
         values.reduce(|sum, value| sum + value).unwrap_or_else(|| panic!("no {name} with {labels:?}"))
     }
 
+    /// Waits until the doctor within the service has begun and ended a look.
+    pub(crate) async fn look_again(&self) {
+        let moment = async || {
+            let page = self.metrics().await;
+            let gauge = page.lines().find(|line| line.starts_with("invite_relay_doctor_looked"));
+            gauge.expect("when the doctor has looked").to_owned()
+        };
+        // The first one to end may have begun before.
+        for _ in 0..2 {
+            let last = moment().await;
+            until("another look", async || moment().await != last).await;
+        }
+    }
+
     pub(crate) fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.process().admin)
     }

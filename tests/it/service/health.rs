@@ -93,11 +93,7 @@ async fn what_drifts_away_is_seen_by_the_doctor_within_the_service() {
     api.handle.set_tokens(["another"]);
     until("the drift to be seen", async || failed("api").await > 0).await;
     assert_eq!(service.run(&["doctor"]).status.code(), Some(1));
-    let seen = service.metrics().await;
-    let moment = |page: &str| {
-        page.lines().find(|line| !line.starts_with('#') && line.contains("doctor_looked")).map(str::to_owned)
-    };
-    until("another look", async || moment(&service.metrics().await) != moment(&seen)).await;
+    service.look_again().await;
     api.handle.set_tokens([invite_relay::dashdoc::simulator::DEFAULT_TOKEN]);
     until("the mend to be seen", async || failed("api").await == 0).await;
     service.terminate().await;

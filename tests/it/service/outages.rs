@@ -1,6 +1,8 @@
 //! Outages of the API cost no attempts.
 
-use invite_relay::dashdoc::simulator::{DEFAULT_TOKEN, Faults, HoldAt, Mix, Settings};
+use std::time::Instant;
+
+use invite_relay::dashdoc::simulator::{DEFAULT_TOKEN, Faults, HoldAt, Mix, RetryAfter, Settings};
 use invite_relay::invite::StateName;
 
 use super::checker::check;
@@ -28,6 +30,42 @@ async fn a_pace_below_the_real_limit_is_never_throttled() {
     println!("9/s under a limit of 10/s: {}", check(1..=40, &bus.take_announced().await, &api.handle));
     assert!(api.handle.stats().throttled <= 2, "{:?}", api.handle.stats());
     assert!(service.invites().iter().all(|invite| invite.attempts == 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_doctor_within_the_service_asks_counts_in_the_pace() {
+    let (api, bus) = (Api::faultless().await, bus("looked-at").await);
+    let settings = bus
+        .as_sink(bus.as_source(api.settings()))
+        .with("dashdoc.rate_per_second", 4.0)
+        .with("telemetry.doctor_every", "1s");
+    let begun = Instant::now();
+    let service = Service::start(&settings).await;
+    bus.tell(1..=24).await;
+    service.settle(24).await;
+    println!("4/s, and a look every second: {}", check(1..=24, &bus.take_announced().await, &api.handle));
+    let (stats, seconds) = (api.handle.stats(), begun.elapsed().as_secs_f64());
+    assert!(stats.gets >= 3, "the doctor has hardly looked: {stats:?}");
+    let requests = u32::try_from(stats.posts + stats.gets).unwrap();
+    assert!(f64::from(requests) <= 4.0 * seconds + 2.0, "{requests} requests in {seconds} s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_within_the_service_keeps_the_pause_that_the_api_asks_for() {
+    let pause = Mix { throttled: 1.0, retry_after: RetryAfter::Seconds(600), ..Mix::default() };
+    let (api, bus) = (Api::with(Faults::posts(pause)).await, bus("pause").await);
+    let settings = bus.as_sink(bus.as_source(api.settings())).with("telemetry.doctor_every", "1s");
+    let service = Service::start(&settings).await;
+    let looked =
+        async |verdict: &str| service.count("invite_relay_doctor_findings", &["part=\"api\"", verdict]).await;
+    until("a look before the pause", async || looked("verdict=\"ok\"").await > 0).await;
+    bus.tell(1..=1).await;
+    // The checks behind the connection are skipped with it.
+    until("a look in the pause", async || looked("verdict=\"skipped\"").await >= 4).await;
+    let gets = api.handle.stats().gets;
+    service.look_again().await;
+    assert_eq!(api.handle.stats().gets, gets, "a request during the pause");
+    assert_eq!(service.part("account.default").await["ready"], false, "{}", service.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
