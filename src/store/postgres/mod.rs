@@ -30,6 +30,7 @@ use deadpool::managed::Object;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex as Turn, broadcast, mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
 use self::clock::{Clock, since_boot};
@@ -61,6 +62,10 @@ const WRITERS: usize = 2;
 const READERS: usize = 3;
 /// Connections that a process holds: writers, readers, and one for hints.
 pub const CONNECTIONS: usize = WRITERS + READERS + 1;
+
+/// How often the writers' notes are summed up. A busy second's are done within milliseconds; of more at once, the events
+/// of that moment would hear.
+const SUM_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// How the database is reached and what the store decides by itself.
 #[derive(Clone)]
@@ -94,8 +99,8 @@ pub struct PostgresStore {
 
 /// Does something on a connection of its own, within the time that anything may take.
 macro_rules! alone {
-    ($store:expr, |$client:ident| $work:expr) => {{
-        let mut connection = from_pool(&$store.pool).await?;
+    ($pool:expr, |$client:ident| $work:expr) => {{
+        let mut connection = from_pool(&$pool).await?;
         let $client = &mut connection;
         let done = tokio::time::timeout(limits::ROUND, $work).await;
         done.unwrap_or_else(|_| {
@@ -152,11 +157,19 @@ impl PostgresStore {
                 () = hints.exchange(&listened) => {}
             }
         });
+        let pool = pool(address, READERS);
+        let (drain, summing) = (life.clone(), pool.clone());
+        life.spawn_long("store counts", async move {
+            tokio::select! {
+                () = drain.draining() => {}
+                () = keep_counts(&summing) => {}
+            }
+        });
         Ok(Self {
             commands: Mutex::new(Some(commands)),
             shared,
             writers,
-            pool: pool(address, READERS),
+            pool,
             ages: Ages { erase_codes_after, retention },
             cursor: Cursor::default(),
             oldest: Oldest::default(),
@@ -181,21 +194,18 @@ impl PostgresStore {
     }
 
     async fn tallied(&self) -> Result<Vec<Tally>, Error> {
-        let tally = alone!(self, |client| reader::tally(client, &self.oldest))?;
+        let tally = alone!(self.pool, |client| reader::tally(client, &self.oldest))?;
         let unfinished: i64 = tally
             .iter()
             .map(|tally| writer::unfinished(tally.state) * i64::try_from(tally.count).unwrap_or(i64::MAX))
             .sum();
         self.shared.unfinished.store(unfinished, Ordering::Relaxed);
-        if let Err(error) = alone!(self, |client| upkeep::sum_up(client)) {
-            tracing::warn!(%error, "what was counted could not be summed up, it is after the next count");
-        }
         Ok(tally)
     }
 
     async fn redriven(&self, order: Redrive) -> Result<Redriven, Error> {
         let rules = &self.shared.rules;
-        let redriven = alone!(self, |client| orders::redrive(client, rules, &order))?;
+        let redriven = alone!(self.pool, |client| orders::redrive(client, rules, &order))?;
         self.woken().await;
         let more = i64::try_from(redriven.count).unwrap_or_default();
         self.shared.unfinished.fetch_add(more, Ordering::Relaxed);
@@ -204,7 +214,7 @@ impl PostgresStore {
 
     async fn reissued(&self, key: TruckerKey, by: Operator) -> Result<Reissued, Error> {
         let rules = &self.shared.rules;
-        let reissued = alone!(self, |client| orders::reissue(client, rules, &key, &by))?;
+        let reissued = alone!(self.pool, |client| orders::reissue(client, rules, &key, &by))?;
         if let Reissued::Begun(_) = reissued {
             self.woken().await;
             self.shared.unfinished.fetch_add(1, Ordering::Relaxed);
@@ -214,7 +224,7 @@ impl PostgresStore {
 
     /// Tells the other processes, at once: whoever gives an order may end right after it.
     async fn woken(&self) {
-        let told = async { alone!(self, |client| self.shared.hints.tell_all(client)) };
+        let told = async { alone!(self.pool, |client| self.shared.hints.tell_all(client)) };
         if let Err(error) = told.await {
             tracing::debug!(%error, "the other replicas find the work at their next look");
         }
@@ -224,17 +234,32 @@ impl PostgresStore {
         drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.writers.close();
         self.writers.wait().await;
-        let given = alone!(self, |client| upkeep::give_back(client, &self.shared.hints, self.shared.owner))?;
+        let given =
+            alone!(self.pool, |client| upkeep::give_back(client, &self.shared.hints, self.shared.owner))?;
         if given > 0 {
             tracing::info!(given, "work in hand was given back");
         }
-        alone!(self, |client| upkeep::sign_off(client, self.shared.owner))?;
+        alone!(self.pool, |client| upkeep::sign_off(client, self.shared.owner))?;
         self.pool.close();
         Ok(())
     }
 
     async fn reported(&self) -> Result<u32, Error> {
-        alone!(self, |client| upkeep::report_for_duty(client, self.shared.owner))
+        alone!(self.pool, |client| upkeep::report_for_duty(client, self.shared.owner))
+    }
+}
+
+/// Has the notes of the writers summed up, again and again.
+async fn keep_counts(pool: &Pool) {
+    let mut timer = tokio::time::interval(SUM_UP_EVERY);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        let summed = async { alone!(pool, |client| upkeep::sum_up(client)) };
+        if let Err(error) = summed.await {
+            // Others hear of it as well, and say so.
+            tracing::debug!(%error, "what was noted is summed up later");
+        }
     }
 }
 
@@ -259,12 +284,12 @@ impl Store for PostgresStore {
     }
 
     fn gates(&self) -> BoxFuture<'_, Result<Vec<(AccountName, Gate)>, Error>> {
-        async { alone!(self, |client| reader::gates(client)) }.boxed()
+        async { alone!(self.pool, |client| reader::gates(client)) }.boxed()
     }
 
     fn move_gate(&self, account: AccountName, decide: GateDecision) -> BoxFuture<'_, Result<Gate, Error>> {
         async move {
-            let gate = alone!(self, |client| upkeep::move_gate(client, &account, &decide))?;
+            let gate = alone!(self.pool, |client| upkeep::move_gate(client, &account, &decide))?;
             self.shared.hints.tell(&account);
             Ok(gate)
         }
@@ -280,11 +305,11 @@ impl Store for PostgresStore {
     }
 
     fn causes(&self, which: Selection) -> BoxFuture<'_, Result<Vec<DeadCause>, Error>> {
-        async move { alone!(self, |client| reader::causes(client, &which)) }.boxed()
+        async move { alone!(self.pool, |client| reader::causes(client, &which)) }.boxed()
     }
 
     fn orders(&self, limit: usize) -> BoxFuture<'_, Result<Vec<OrderRecord>, Error>> {
-        async move { alone!(self, |client| reader::orders(client, limit)) }.boxed()
+        async move { alone!(self.pool, |client| reader::orders(client, limit)) }.boxed()
     }
 
     fn unfinished(&self) -> u64 {
@@ -292,7 +317,7 @@ impl Store for PostgresStore {
     }
 
     fn tidy(&self) -> BoxFuture<'_, Result<Tidied, Error>> {
-        async { alone!(self, |client| upkeep::tidy(client, self.ages, &self.cursor)) }.boxed()
+        async { alone!(self.pool, |client| upkeep::tidy(client, self.ages, &self.cursor)) }.boxed()
     }
 
     fn tally(&self) -> BoxFuture<'_, Result<Vec<Tally>, Error>> {
@@ -300,11 +325,11 @@ impl Store for PostgresStore {
     }
 
     fn show(&self, key: TruckerKey) -> BoxFuture<'_, Result<Option<Story>, Error>> {
-        async move { alone!(self, |client| reader::show(client, &key)) }.boxed()
+        async move { alone!(self.pool, |client| reader::show(client, &key)) }.boxed()
     }
 
     fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Invite>, Error>> {
-        async move { alone!(self, |client| reader::list(client, &filter)) }.boxed()
+        async move { alone!(self.pool, |client| reader::list(client, &filter)) }.boxed()
     }
 
     fn fingerprint_key(&self) -> FingerprintKey {
