@@ -260,11 +260,11 @@ async fn truckers_are_written_in_the_order_of_their_keys_so_that_replicas_cannot
     }
 }
 
-/// The first words of the last statement on each connection that has written.
+/// The first words of the last statement on each connection of a writer.
 fn last_writes(bench: &PostgresBench) -> String {
     bench.run(
         "SELECT string_agg(DISTINCT substr(query, 1, 10), ', ') FROM pg_stat_activity \
-         WHERE datname = current_database() AND (query LIKE 'WITH %' OR query IN ('COMMIT', 'BEGIN'))",
+         WHERE datname = current_database() AND (query ~ '^WITH (new|moved)' OR query IN ('COMMIT', 'BEGIN'))",
     )
 }
 
