@@ -233,7 +233,7 @@ mod tests {
     struct Scene {
         intake: Intake,
         life: Lifecycle,
-        _directory: TempDir,
+        directory: TempDir,
     }
 
     impl Scene {
@@ -273,7 +273,7 @@ mod tests {
             let accounts = names.into_iter().map(account).collect();
             let (store, source) = (Arc::clone(&store), "/invite-relay".to_owned());
             let relay = Relay::new(store, accounts, Outlets::default(), source, 1000, metrics, &life);
-            Self { intake: relay.intake(), life, _directory: directory }
+            Self { intake: relay.intake(), life, directory }
         }
 
         fn account(&self, name: &str) -> &Arc<Account> {
@@ -317,14 +317,20 @@ mod tests {
         clock
     }
 
-    /// Waits by the clock on the wall, because the other one is stopped.
     async fn done(accepting: JoinHandle<Result<Vec<Taken>, store::Error>>) -> Vec<Taken> {
+        ended(accepting).await.unwrap()
+    }
+
+    /// Waits by the clock on the wall, because the other one is stopped.
+    async fn ended(
+        accepting: JoinHandle<Result<Vec<Taken>, store::Error>>,
+    ) -> Result<Vec<Taken>, store::Error> {
         let began = std::time::Instant::now();
         while !accepting.is_finished() {
             assert!(began.elapsed() < SECOND * 30, "still waiting for a place");
             yield_now().await;
         }
-        accepting.await.unwrap().unwrap()
+        accepting.await.unwrap()
     }
 
     fn event(invite: &str) -> TruckerCreated {
@@ -419,6 +425,29 @@ mod tests {
         drop(places);
         let taken = done(accepting).await;
         assert_eq!(ids(&taken), ["acme/1", "beta/1", "acme/2"], "each is answered in its place");
+    }
+
+    #[tokio::test]
+    async fn events_of_which_the_store_has_taken_some_when_it_fails_are_recognised_when_they_are_offered_again()
+     {
+        let scene = Scene::with_pace(FAST);
+        let (places, _clock) = (scene.fill("acme"), stop_the_clock());
+        let accepting = scene.tell(&["acme/1", "beta/1"]).await;
+        let began = std::time::Instant::now();
+        while scene.stored("beta/1").await.is_none() {
+            assert!(began.elapsed() < SECOND * 30, "beta's event waits for a place of acme's");
+        }
+        let file = rusqlite::Connection::open(scene.directory.path().join("store.db")).unwrap();
+        let fail = "CREATE TRIGGER fail BEFORE INSERT ON invites BEGIN SELECT RAISE(ABORT, 'no more'); END";
+        file.execute_batch(fail).unwrap();
+        drop(places);
+        assert!(ended(accepting).await.is_err(), "their source must not acknowledge them");
+        // No place is lost with them.
+        drop(scene.fill("acme"));
+        file.execute_batch("DROP TRIGGER fail").unwrap();
+        let taken = done(scene.tell(&["acme/1", "beta/1"]).await).await;
+        assert_eq!(taken.iter().map(|taken| taken.news).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(scene.intake.relay.store.unfinished(), 2);
     }
 
     #[tokio::test]
