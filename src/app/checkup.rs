@@ -5,7 +5,7 @@
 //! `telemetry.doctor_every`, never two at a time. What is found becomes a gauge; what begins or ends to fail is said
 //! once in the log.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) fn start(loaded: &Loaded, relay: &Arc<Relay>, metrics: &Arc<Metrics>,
     life.spawn_long("doctor", async move {
         let mut timer = tokio::time::interval_at(Instant::now() + every.min(FIRST_AFTER), every);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut known = BTreeMap::new();
+        let mut known = BTreeSet::new();
         loop {
             tokio::select! {
                 () = drain.draining() => return,
@@ -84,24 +84,49 @@ fn counted(report: &Report) -> Vec<(Part, CheckVerdict)> {
     counted.collect()
 }
 
-/// Says what has changed since the last look; `known` are the failed checks then, with their evidence.
-fn tell(report: &Report, known: &mut BTreeMap<String, String>) {
-    let mut now = BTreeMap::new();
+/// Says what has changed since the last look; `known` are the checks that failed when they were last made. One that is
+/// skipped tells nothing new.
+fn tell(report: &Report, known: &mut BTreeSet<String>) {
+    let mut now = BTreeSet::new();
     for finding in &report.checks {
-        if let Verdict::Failed { mend } = &finding.verdict {
-            if !known.contains_key(&finding.check) {
-                warn!(
-                    check = finding.check,
-                    evidence = finding.evidence,
-                    mend,
-                    "a check of the doctor fails"
-                );
+        match &finding.verdict {
+            Verdict::Failed { mend } => {
+                if !known.contains(&finding.check) {
+                    warn!(
+                        check = finding.check,
+                        evidence = finding.evidence,
+                        mend,
+                        "a check of the doctor fails"
+                    );
+                }
+                now.insert(finding.check.clone());
             }
-            now.insert(finding.check.clone(), finding.evidence.clone());
+            Verdict::Skipped => now.extend(known.get(&finding.check).cloned()),
+            Verdict::Ok | Verdict::Warning { .. } => {}
         }
     }
-    for check in known.keys().filter(|check| !now.contains_key(*check)) {
+    for check in known.difference(&now) {
         info!(check, "a check of the doctor no longer fails");
     }
     *known = now;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Finding;
+
+    #[test]
+    fn a_check_that_failed_is_said_to_work_when_it_does_and_not_when_it_is_skipped() {
+        let mut known = BTreeSet::new();
+        let mut look = |verdict| {
+            let (check, evidence) = ("api.acme.token".to_owned(), String::new());
+            tell(&Report { checks: vec![Finding { check, verdict, evidence }] }, &mut known);
+            known.len()
+        };
+        assert_eq!(look(Verdict::Skipped), 0);
+        assert_eq!(look(Verdict::Failed { mend: "a new token".to_owned() }), 1);
+        assert_eq!(look(Verdict::Skipped), 1, "still failing, as far as anybody knows");
+        assert_eq!(look(Verdict::Ok), 0);
+    }
 }

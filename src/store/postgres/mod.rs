@@ -253,13 +253,15 @@ impl PostgresStore {
 async fn keep_counts(pool: &Pool) {
     let mut timer = tokio::time::interval(SUM_UP_EVERY);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut fails = false;
     loop {
         timer.tick().await;
         let summed = async { alone!(pool, |client| upkeep::sum_up(client)) };
-        if let Err(error) = summed.await {
-            // Others hear of it as well, and say so.
-            tracing::debug!(%error, "what was noted is summed up later");
+        let failed = summed.await.err();
+        if let Some(error) = failed.as_ref().filter(|_| !fails) {
+            tracing::warn!(%error, "the counts could not be summed up; they stay right, and cost more with every change");
         }
+        fails = failed.is_some();
     }
 }
 
